@@ -1,0 +1,60 @@
+# make run    build and show the flows of this host
+# make test   everything that must hold
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OBJECT := exporter/capture/flow.bpf.o
+BPF_SOURCES := $(shell find bpf -name '*.[ch]')
+
+.PHONY: setup run test test-setup lint format abi proto bench docs clean
+
+setup: $(VENV)/.runtime $(OBJECT)
+
+run: setup
+	$(BIN)/flow-exporter run $(ARGS)
+
+test: test-setup lint
+	$(BIN)/pytest $(ARGS)
+
+test-setup: setup $(VENV)/.test
+	@tools/setup-tests.sh
+
+lint: setup $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(BPF_SOURCES)
+	$(BIN)/python -m exporter.abi.generate --check $(OBJECT)
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(BPF_SOURCES)
+
+abi: $(VENV)/.test $(OBJECT)
+	$(BIN)/python -m exporter.abi.generate $(OBJECT)
+
+proto: $(VENV)/.test
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=exporter/_pb --pyi_out=exporter/_pb proto/flow.proto
+
+docs: $(VENV)/.test
+	$(BIN)/python tools/reference.py
+
+bench: test-setup
+	$(BIN)/python -m benchmarks $(ARGS)
+
+$(VENV)/.runtime: pyproject.toml constraints.txt tools/setup.sh
+	tools/setup.sh $(PYTHON) $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	@touch $@
+
+$(OBJECT): $(BPF_SOURCES) bpf/Makefile | $(VENV)/.runtime
+	$(MAKE) --no-print-directory -C bpf OBJECT=$(abspath $@)
+
+clean:
+	rm -rf $(VENV) $(OBJECT) build dist *.egg-info

@@ -1,0 +1,8 @@
+#!/bin/sh
+# Install what the tests compare with, if it is missing: each is a Debian package.
+set -eu
+missing=""
+for pair in ip:iproute2 tshark:tshark tc:iproute2 ethtool:ethtool; do
+	command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
+done
+[ -z "$missing" ] || exec "$(dirname "$0")/apt-install.sh" $missing
