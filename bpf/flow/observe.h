@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "../abi/counters.h"
+#include "../abi/settings.h"
+#include "../maps/counters.h"
+#include "../parse/frame.h"
+#include "account.h"
+#include "fragment.h"
+#include "segments.h"
+
+/* Headers are looked for in the first part of a frame; a longer chain of them is malformed. */
+#define PULL_OCTETS 1500
+
+static __always_inline int take_sample(void)
+{
+	return sampling_interval <= 1 || bpf_get_prandom_u32() % sampling_interval == 0;
+}
+
+static __always_inline __u64 packet_time(const struct __sk_buff *skb)
+{
+	if (replay)
+		return (__u64)skb->cb[REPLAY_TIME_HIGH] << 32 | skb->cb[REPLAY_TIME_LOW];
+	return coarse_clock ? bpf_ktime_get_coarse_ns() : bpf_ktime_get_ns();
+}
+
+static __always_inline void start_packet(struct packet *packet, const struct __sk_buff *skb,
+					 enum flow_direction direction)
+{
+	__u32 octets = skb->len, ifindex = skb->ifindex, frame_octets = octets;
+
+	/* Without the barriers clang chooses between two context offsets and loads once, which the
+	 * verifier refuses. */
+	barrier_var(octets);
+	barrier_var(ifindex);
+	barrier_var(frame_octets);
+	if (replay) {
+		octets = skb->cb[REPLAY_OCTETS];
+		ifindex = skb->cb[REPLAY_IFINDEX];
+		frame_octets = skb->cb[REPLAY_FRAME_OCTETS];
+	}
+	__builtin_memset(packet, 0, sizeof(*packet));
+	packet->octets = octets;
+	packet->frame_octets = frame_octets;
+	packet->gso_size = skb->gso_size;
+	packet->ifindex = ifindex;
+	packet->direction = direction;
+}
+
+/* Headers beyond the linear data (a driver that splits headers, a large send from user space):
+ * bring them in and read again. Out of line: it is rare and costs a copy. */
+static __noinline int parse_pulled(struct __sk_buff *skb, struct packet *packet, __u32 direction,
+				   __u32 link)
+{
+	__u32 octets = skb->len < PULL_OCTETS ? skb->len : PULL_OCTETS;
+	enum parse_result result;
+
+	if (bpf_skb_pull_data(skb, octets))
+		return PARSE_MALFORMED;
+	start_packet(packet, skb, direction);
+	result = parse_frame(skb, link, packet);
+	return result == PARSE_SHORT ? PARSE_MALFORMED : result;
+}
+
+static __always_inline enum parse_result parse(struct __sk_buff *skb, struct packet *packet,
+					       enum flow_direction direction, enum link_layer link)
+{
+	enum parse_result result = parse_frame(skb, link, packet);
+
+	return result == PARSE_SHORT ? parse_pulled(skb, packet, direction, link) : result;
+}
+
+static __always_inline void count(struct tally *tally, __u32 packets, __u32 octets)
+{
+	tally->packets += packets;
+	tally->octets += octets;
+}
+
+/* One packet at one hook: seen once, and under exactly one outcome. */
+static __always_inline int observe(struct __sk_buff *skb, enum flow_direction direction,
+				   enum link_layer link)
+{
+	struct counters *ledger;
+	struct packet packet;
+	struct increment increment;
+	enum parse_result result;
+	__u32 index = direction;
+	__u32 segments;
+
+	ledger = bpf_map_lookup_elem(&counters, &index);
+	if (!ledger)
+		return TC_ACT_UNSPEC;
+	start_packet(&packet, skb, direction);
+	if (!take_sample()) {
+		segments = segment_count(skb, &packet);
+		count(&ledger->seen, segments, packet.octets);
+		count(&ledger->outcome[OUTCOME_SAMPLED_OUT], segments, packet.octets);
+		return TC_ACT_UNSPEC;
+	}
+	result = parse(skb, &packet, direction, link);
+	segments = segment_count(skb, &packet);
+	count(&ledger->seen, segments, packet.octets);
+	if (result == PARSE_NOT_IP) {
+		count(&ledger->outcome[OUTCOME_NOT_IP], segments, packet.octets);
+		return TC_ACT_UNSPEC;
+	}
+	if (result != PARSE_OK) {
+		count(&ledger->outcome[OUTCOME_MALFORMED], segments, packet.octets);
+		return TC_ACT_UNSPEC;
+	}
+	if (packet.fragment != FRAGMENT_NONE)
+		join_fragments(&packet, ledger);
+	increment.packets = segments;
+	increment.octets_l3 = segment_octets_l3(skb, &packet, segments);
+	increment.mono_ns = packet_time(skb);
+	count(&ledger->outcome[account(&packet, &increment, ledger)], segments, packet.octets);
+	return TC_ACT_UNSPEC;
+}
