@@ -1,0 +1,3 @@
+"""flow-exporter: network flows from eBPF, every packet accounted for."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,93 @@
+"""
+What can go wrong between this process and the kernel's bpf(2).
+
+::
+
+    BpfError                 the kernel or libbpf refused; says the phase, the object and errno
+     +-- VerifierError       the verifier refused a program; the whole log is data
+     +-- FeatureMissing      this kernel, or this host, lacks something that was asked for
+     +-- MapFull             no room for another key (E2BIG)
+     +-- KeyNotFound         no such key (ENOENT)
+     +-- KeyExists           the key is there already (EEXIST)
+     +-- AttachRefused       a hook could not be taken without harming somebody else's
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+import os
+
+
+class BpfError(Exception):
+    """A bpf(2), libbpf or netlink call failed. ``errno`` is 0 where there is none."""
+
+    def __init__(self, phase: str, errno: int = 0, detail: str = "") -> None:
+        self.phase = phase
+        self.errno = errno
+        self.detail = detail
+        super().__init__(phase, errno, detail)
+
+    def __str__(self) -> str:
+        parts = [self.phase]
+        if self.errno:
+            name = errnos.errorcode.get(self.errno, str(self.errno))
+            parts.append(f"{os.strerror(self.errno)} ({name})")
+        if self.detail:
+            parts.append(self.detail)
+        return ": ".join(parts)
+
+
+class VerifierError(BpfError):
+    """The verifier refused a program. ``log`` is its whole log; the message is the useful line."""
+
+    def __init__(self, phase: str, errno: int, log: str) -> None:
+        self.log = log
+        lines = [line for line in log.splitlines() if line.strip()]
+        reason = _verdict(lines)
+        omitted = len(lines) - 1
+        super().__init__(phase, errno, f"{reason} ({omitted} line(s) omitted)" if lines else "")
+
+
+class FeatureMissing(BpfError):
+    """Something this kernel or host does not have. The message says what to do about it."""
+
+
+class MapFull(BpfError):
+    """The map has no room for another key."""
+
+
+class KeyNotFound(BpfError):
+    """The map has no such key."""
+
+
+class KeyExists(BpfError):
+    """The key must be new and is not."""
+
+
+class AttachRefused(BpfError):
+    """The hook cannot be taken without removing what somebody else put there."""
+
+
+_BY_ERRNO: dict[int, type[BpfError]] = {
+    errnos.E2BIG: MapFull,
+    errnos.ENOENT: KeyNotFound,
+    errnos.EEXIST: KeyExists,
+}
+
+
+def map_error(phase: str, errno: int) -> BpfError:
+    """The error of a map operation that failed with ``errno`` (positive)."""
+    return _BY_ERRNO.get(errno, BpfError)(phase, errno)
+
+
+def _verdict(lines: list[str]) -> str:
+    """
+    The last line that says why: after it come only statistics and libbpf's frame.
+
+    Source: kernel/bpf/verifier.c print_verification_stats().
+    """
+    chatter = ("processed ", "verification time", "stack depth", "-- END", "peak_states")
+    for line in reversed(lines):
+        if not line.startswith(chatter):
+            return line.strip()
+    return lines[-1].strip() if lines else ""
