@@ -1,0 +1,1 @@
+"""What the kernel program writes: layouts, generated and checked against its types."""

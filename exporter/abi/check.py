@@ -1,0 +1,71 @@
+"""At load: the object's layouts must be those this package was built for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from exporter.abi import layout
+from exporter.abi.generate import STRUCTS
+from exporter.ebpf.btf import Array, Btf, BtfError, Enum, Int, Struct, Type
+from exporter.errors import AbiMismatchError
+
+
+def dtype_of(kind: Type) -> np.dtype[Any]:
+    """The NumPy dtype with the same layout, little-endian."""
+    if isinstance(kind, Int):
+        return np.dtype(f"<{'i' if kind.signed else 'u'}{kind.size}")
+    if isinstance(kind, Enum):
+        return np.dtype(f"<u{kind.size}")
+    if isinstance(kind, Array):
+        return np.dtype((dtype_of(kind.element), (kind.count,)))
+    return struct_dtype(kind)
+
+
+def struct_dtype(struct: Struct) -> np.dtype[Any]:
+    """The NumPy dtype of a struct, holes included."""
+    return np.dtype(
+        {
+            "names": [member.name for member in struct.members],
+            "formats": [dtype_of(member.type) for member in struct.members],
+            "offsets": [member.offset for member in struct.members],
+            "itemsize": struct.size,
+        }
+    )
+
+
+def check(btf: Btf) -> None:
+    """
+    Compare an object's types with ``layout.py``.
+
+    Raises:
+        AbiMismatchError: Naming every field that differs.
+    """
+    differences: list[str] = []
+    for name in STRUCTS:
+        expected = getattr(layout, name.upper())
+        try:
+            found = struct_dtype(btf.struct(name))
+        except (KeyError, BtfError):
+            differences.append(f"struct {name} is missing")
+            continue
+        differences += [f"{name}.{text}" for text in _differences(expected, found)]
+    if differences:
+        raise AbiMismatchError(differences)
+
+
+def _differences(expected: np.dtype[Any], found: np.dtype[Any]) -> Iterator[str]:
+    ours, theirs = _places(expected), _places(found)
+    for name in [*ours, *(name for name in theirs if name not in ours)]:
+        if ours.get(name) != theirs.get(name):
+            expects, finds = (table.get(name, "nothing") for table in (ours, theirs))
+            yield f"{name}: expected {expects}, found {finds}"
+    if expected.itemsize != found.itemsize:
+        yield f"size: expected {expected.itemsize}, found {found.itemsize}"
+
+
+def _places(dtype: np.dtype[Any]) -> dict[str, str]:
+    fields: Mapping[str, Any] = dtype.fields or {}
+    return {name: f"{field[0]} at {field[1]}" for name, field in fields.items()}
