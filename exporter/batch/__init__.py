@@ -1,0 +1,1 @@
+"""What travels between the stages: batches of flow records as columns."""

@@ -1,0 +1,116 @@
+"""
+Find equal rows in a whole batch.
+
+Rows are compared as 64-bit words: hashed, sorted by hash, and then compared with their neighbours
+word by word, so that a hash collision costs time and never exactness.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Words = NDArray[np.uint64]
+
+_SHIFT = np.uint64(32)
+
+
+def _odd() -> np.uint64:
+    return np.uint64(secrets.randbits(64) | 1)
+
+
+#: New in every process: who can choose packets cannot choose collisions.
+SEED, OTHER_SEED = _odd(), _odd()
+_FIRST, _SECOND = _odd(), _odd()
+
+
+def hash_words(words: Words, seed: np.uint64 = SEED) -> NDArray[np.uint64]:
+    """
+    One 64-bit hash per row.
+
+    Args:
+        words: uint64, shape (n, k).
+        seed: Another seed gives another, independent hash.
+
+    Returns:
+        uint64, shape (n,).
+    """
+    result = np.full(len(words), seed, np.uint64)
+    for column in range(words.shape[1]):
+        result ^= words[:, column]
+        result *= _FIRST
+        result ^= result >> _SHIFT
+    result *= _SECOND
+    result ^= result >> _SHIFT
+    return result
+
+
+@dataclass(frozen=True)
+class Groups:
+    """
+    Rows with equal words, brought together.
+
+    Args:
+        order: int64, shape (n,): row numbers, equal rows adjacent.
+        starts: int64, shape (g,): where in ``order`` each group begins.
+    """
+
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Rows in each group, int64, shape (g,)."""
+        return np.diff(self.starts, append=len(self.order))
+
+    def labels(self) -> NDArray[np.int64]:
+        """Group number of each place in ``order``, int64, shape (n,)."""
+        return labels(self.starts, len(self.order))
+
+
+def labels(starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """
+    Number the runs that begin at ``starts``.
+
+    Args:
+        starts: int64, shape (g,), ascending, the first is 0.
+        length: Of all runs together.
+
+    Returns:
+        int64, shape (length,): 0 for the first run, 1 for the second, ...
+    """
+    marks = np.zeros(length, np.int64)
+    marks[starts[1:]] = 1
+    return np.cumsum(marks)
+
+
+def group_rows(words: Words, hashes: NDArray[np.uint64] | None = None) -> Groups:
+    """
+    Group equal rows.
+
+    Args:
+        words: uint64, shape (n, k).
+        hashes: ``hash_words(words)``, if the caller has them.
+
+    Returns:
+        The groups; every row is in exactly one.
+    """
+    if not len(words):
+        return Groups(np.empty(0, np.int64), np.empty(0, np.int64))
+    if hashes is None:
+        hashes = hash_words(words)
+    order = np.argsort(hashes)
+    changes = _changes(words, order)
+    ordered = hashes[order]
+    if np.any(changes & (ordered[1:] == ordered[:-1])):
+        # Two different rows with one hash may be interleaved: sort by the words themselves.
+        order = np.lexsort(words.T)
+        changes = _changes(words, order)
+    return Groups(order, np.flatnonzero(np.concatenate(([True], changes))))
+
+
+def _changes(words: Words, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+    ordered = words[order]
+    return np.asarray((ordered[1:] != ordered[:-1]).any(axis=1))

@@ -1,0 +1,244 @@
+"""
+The counters that must balance: what every packet became, from the hook to the destination.
+
+::
+
+    seen     = aggregated + ring + filtered + sampled out + not IP + malformed + lost     kernel
+    drained  = aggregated + ring - still in the kernel's maps                             capture
+    drained  = deduplicated away + published                                              dedupe
+    queued   = delivered + dropped + pending                     for each sink            fan-out
+
+Packets and octets, exactly. Octets are L2.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporter.batch.batch import Totals
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Packets and their L2 octets."""
+
+    packets: int = 0
+    octets: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.packets + other.packets, self.octets + other.octets)
+
+    def __sub__(self, other: Tally) -> Tally:
+        return Tally(self.packets - other.packets, self.octets - other.octets)
+
+
+@dataclass(frozen=True)
+class KernelCounts:
+    """
+    What the kernel program counted since it was loaded, over all CPUs and both directions.
+
+    ``outcomes`` by name: aggregated, ring, filtered, sampled_out, not_ip, malformed, lost_map_full,
+    lost_map_busy.
+    """
+
+    seen: Tally = Tally()
+    outcomes: Mapping[str, Tally] = field(default_factory=dict)
+    flows_created: int = 0
+    fragments_unmatched: int = 0
+
+    def outcome(self, name: str) -> Tally:
+        """One outcome; zero if the kernel has not been asked."""
+        return self.outcomes.get(name, Tally())
+
+    @property
+    def accounted(self) -> Tally:
+        """Sum of the outcomes: must be ``seen``."""
+        return sum(self.outcomes.values(), Tally())
+
+    @property
+    def recorded(self) -> Tally:
+        """Packets that are or will be in a record: aggregated and ring."""
+        return self.outcome("aggregated") + self.outcome("ring")
+
+    @property
+    def lost(self) -> Tally:
+        """Packets that no record has."""
+        return sum(
+            (tally for name, tally in self.outcomes.items() if name.startswith("lost")), Tally()
+        )
+
+
+@dataclass(frozen=True)
+class SinkCounts:
+    """What became of a sink's rows. ``pending`` is counted in the queue itself."""
+
+    queued: Totals = field(default_factory=Totals)
+    delivered: Totals = field(default_factory=Totals)
+    pending: Totals = field(default_factory=Totals)
+    dropped: Mapping[str, Totals] = field(default_factory=dict)
+
+    @property
+    def dropped_total(self) -> Totals:
+        """All reasons together."""
+        return sum(self.dropped.values(), Totals())
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The ledger at one moment."""
+
+    kernel: KernelCounts
+    drained: Totals
+    deduplicated: Totals
+    published: Totals
+    sinks: Mapping[str, SinkCounts]
+    final: bool
+
+    def problems(self) -> list[str]:
+        """One line for each account that does not balance; empty when the ledger closes."""
+        found = []
+        if self.kernel.seen != self.kernel.accounted:
+            found.append(_unequal("seen", self.kernel.seen, "outcomes", self.kernel.accounted))
+        recorded, drained = self.kernel.recorded, _tally(self.drained)
+        held = recorded - drained
+        if held.packets < 0 or held.octets < 0 or (self.final and held != Tally()):
+            found.append(_unequal("aggregated + ring", recorded, "drained", drained))
+        passed_on = self.deduplicated + self.published
+        if _tally(self.drained) != _tally(passed_on):
+            found.append(
+                _unequal("drained", drained, "deduplicated + published", _tally(passed_on))
+            )
+        for name, sink in self.sinks.items():
+            accounted = sink.delivered + sink.dropped_total + sink.pending
+            if sink.queued != accounted:
+                found.append(
+                    f"sink {name}: queued {sink.queued} is not delivered + dropped + pending "
+                    f"{accounted}"
+                )
+            if _tally(sink.queued) != _tally(self.published):
+                found.append(
+                    _unequal("published", _tally(self.published), name, _tally(sink.queued))
+                )
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the shape that ``flow-exporter ledger --json`` prints."""
+        outcomes = {
+            name: _pair(tally)
+            for name, tally in self.kernel.outcomes.items()
+            if not name.startswith("lost")
+        }
+        lost = {
+            name.removeprefix("lost_"): _pair(tally)
+            for name, tally in self.kernel.outcomes.items()
+            if name.startswith("lost")
+        }
+        problems = self.problems()
+        return {
+            "closes": not problems,
+            "problems": problems,
+            "final": self.final,
+            "kernel": {"seen": _pair(self.kernel.seen), **outcomes, "lost": lost},
+            "held_in_kernel": _pair(self.kernel.recorded - _tally(self.drained)),
+            "flows_created": self.kernel.flows_created,
+            "fragments_unmatched": self.kernel.fragments_unmatched,
+            "drained": _triple(self.drained),
+            "deduplicated": _triple(self.deduplicated),
+            "published": _triple(self.published),
+            "sinks": {
+                name: {
+                    "queued": _triple(sink.queued),
+                    "delivered": _triple(sink.delivered),
+                    "pending": _triple(sink.pending),
+                    "dropped": {why: _triple(what) for why, what in sink.dropped.items()},
+                }
+                for name, sink in self.sinks.items()
+            },
+        }
+
+
+class Ledger:
+    """
+    Keeps the accounts of user space and reads those of the kernel.
+
+    Thread-safe: what one drain moves is booked within one :meth:`booking` block, and a balance is
+    never taken in between.
+
+    Args:
+        kernel: Reads the kernel's counts.
+    """
+
+    #: A packet on another CPU may be between `seen` and its outcome: read again.
+    _READS = 50
+
+    def __init__(self, kernel: Callable[[], KernelCounts]) -> None:
+        self._kernel = kernel
+        self._lock = threading.Lock()
+        self._drained = Totals()
+        self._deduplicated = Totals()
+        self._published = Totals()
+        self._sinks: dict[str, Callable[[], SinkCounts]] = {}
+        self._final: KernelCounts | None = None
+
+    def add_sink(self, name: str, counts: Callable[[], SinkCounts]) -> None:
+        """Follow a sink's queue under a name."""
+        self._sinks[name] = counts
+
+    @contextmanager
+    def booking(self) -> Iterator[Ledger]:
+        """Hold the accounts still while a drain is published; book with :meth:`book` inside."""
+        with self._lock:
+            yield self
+
+    def book(self, drained: Totals, published: Totals) -> None:
+        """What a drain brought and what was passed on; the difference was deduplicated away."""
+        self._drained += drained
+        self._published += published
+        self._deduplicated += drained - published
+
+    def close_kernel(self) -> None:
+        """The hooks are empty and the maps drained: from now on the kernel's counts stand still."""
+        self._final = self._kernel()
+
+    def balance(self) -> Balance:
+        """All accounts at one moment."""
+        with self._lock:
+            balance = self._read()
+            for _ in range(self._READS):
+                if balance.kernel.seen == balance.kernel.accounted:
+                    break
+                balance = self._read()
+            return balance
+
+    def _read(self) -> Balance:
+        return Balance(
+            kernel=self._final or self._kernel(),
+            drained=self._drained,
+            deduplicated=self._deduplicated,
+            published=self._published,
+            sinks={name: counts() for name, counts in self._sinks.items()},
+            final=self._final is not None,
+        )
+
+
+def _tally(totals: Totals) -> Tally:
+    return Tally(totals.packets, totals.octets)
+
+
+def _pair(tally: Tally) -> dict[str, int]:
+    return {"packets": tally.packets, "octets": tally.octets}
+
+
+def _triple(totals: Totals) -> dict[str, int]:
+    return {"flows": totals.flows, "packets": totals.packets, "octets": totals.octets}
+
+
+def _unequal(left: str, one: Tally, right: str, other: Tally) -> str:
+    return (
+        f"{left} is {one.packets} packets, {one.octets} octets; "
+        f"{right} is {other.packets} packets, {other.octets} octets"
+    )

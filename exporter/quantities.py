@@ -1,0 +1,65 @@
+"""
+Durations and sizes as people write them: ``5s``, ``500ms``, ``64MiB``; and lists: ``eth0,/^veth/``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+_NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-zA-Zµ]*)\s*")
+_SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_OCTETS = {
+    "": 1, "b": 1, "k": 1000, "kb": 1000, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
+    "kib": 1 << 10, "ki": 1 << 10, "mib": 1 << 20, "mi": 1 << 20, "gib": 1 << 30, "gi": 1 << 30,
+}  # fmt: skip
+
+
+def duration(value: Any) -> Any:
+    """Seconds from ``5s``, ``500ms``, ``1m``, ``2h`` or a number. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    number, unit = _split(value, "a duration such as 5s, 500ms or 1m")
+    if unit not in _SECONDS:
+        raise ValueError(f"{value!r} is not a duration: use ms, s, m or h")
+    return number * _SECONDS[unit]
+
+
+def size(value: Any) -> Any:
+    """Octets from ``64MiB``, ``1GB``, ``4096`` or a number. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    number, unit = _split(value, "a size such as 64MiB")
+    if unit.lower() not in _OCTETS:
+        raise ValueError(f"{value!r} is not a size: use KiB, MiB, GiB, kB, MB or GB")
+    return int(number * _OCTETS[unit.lower()])
+
+
+def words(value: Any) -> Any:
+    """A list from text with commas; commas within ``/.../`` belong to a regular expression."""
+    if not isinstance(value, str):
+        return value
+    found, current, in_regex = [], "", False
+    for character in value:
+        if character == "/" and (in_regex or not current):
+            in_regex = not in_regex
+        if character == "," and not in_regex:
+            found.append(current)
+            current = ""
+        else:
+            current += character
+    return tuple(word.strip() for word in (*found, current) if word.strip())
+
+
+def _split(value: str, wanted: str) -> tuple[float, str]:
+    match = _NUMBER.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value!r} is not {wanted}")
+    return float(match[1]), match[2]
+
+
+#: Fields of configuration that take these notations.
+Seconds = Annotated[float, BeforeValidator(duration)]
+Octets = Annotated[int, BeforeValidator(size)]
