@@ -1,0 +1,1 @@
+"""Get flow records from the kernel: the program, the interfaces it watches, the drains."""

@@ -1,0 +1,330 @@
+"""
+The kernel program and its maps: on which interfaces it runs, and what it has counted.
+
+This is what the ancestors call a FlowFetcher. It owns the object, the links and the ring buffer; it
+knows nothing of time, of destinations or of other agents. Not thread-safe but for :meth:`register`
+and :meth:`unregister`, which another thread may call at any time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from exporter.abi.check import check
+from exporter.abi.layout import (
+    COUNTERS,
+    FLOW_KEY,
+    FLOW_RECORD,
+    FLOW_STATS,
+    FlowDirection,
+    Outcome,
+)
+from exporter.batch.batch import FlowBatch, concatenate
+from exporter.batch.build import accumulate, empty_batch, fold_per_cpu
+from exporter.capture.config import CaptureConfig, entry_octets
+from exporter.ebpf import features
+from exporter.ebpf.cpus import possible_cpus
+from exporter.ebpf.links import Attachment, Direction, Hook, attach
+from exporter.ebpf.maps import BatchCursor, Map
+from exporter.ebpf.object import Object, ObjectSpec
+from exporter.ebpf.programs import Program
+from exporter.ebpf.ringbuf import RingBuffer
+from exporter.errors import CaptureError
+from exporter.ledger import KernelCounts, Tally
+
+log = logging.getLogger(__name__)
+
+OBJECT_PATH = Path(__file__).with_name("flow.bpf.o")
+
+_FLOW_MAPS = ("flow_stats_a", "flow_stats_b")
+_SLOT = (0).to_bytes(4, "little")
+#: Octets of the buffer that a batch of per-CPU values is copied into. More rows a call gain
+#: nothing.
+_BATCH_OCTETS = 4 << 20
+_OUTCOMES = tuple(o for o in Outcome if o is not Outcome.OUTCOMES)
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """
+    A network namespace.
+
+    ``number`` is the agent's own and stands in the flow key: 0 is the agent's namespace. ``path``
+    is ``None`` for that one, else as in /var/run/netns.
+    """
+
+    number: int = 0
+    name: str = ""
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class NetworkInterface:
+    """
+    An interface that packets can be observed on. ``ethernet`` is whether frames begin with MACs.
+    """
+
+    index: int
+    name: str
+    ethernet: bool = True
+    namespace: Namespace = Namespace()
+
+
+class FlowFetcher:
+    """
+    Counts flows in the kernel and hands them out.
+
+    Args:
+        config: What to capture. Nothing happens before :meth:`open`.
+        object_path: The compiled program.
+        replay: The program takes lengths and times from ``skb->cb`` (see struct replay_context).
+    """
+
+    def __init__(
+        self, config: CaptureConfig, object_path: Path = OBJECT_PATH, *, replay: bool = False
+    ) -> None:
+        self.config = config
+        self.capacity = 0
+        self.hook: Hook = "tcx"
+        self._path = object_path
+        self._replay = replay
+        self._lock = threading.Lock()
+        self._spec: ObjectSpec | None = None
+        self._objects: dict[int, Object] = {}
+        self._attached: dict[tuple[int, int], Attachment] = {}
+        self._active = 0
+        self._created_at_swap = 0
+        self._ring: RingBuffer | None = None
+        self._keys = np.empty(0, FLOW_KEY)
+        self._values = np.empty((0, 1), FLOW_STATS)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """
+        Load the program. It is attached nowhere yet.
+
+        Raises:
+            FeatureMissing: If the kernel lacks something that there is no way around.
+            CaptureError: If the object is not there.
+            AbiMismatchError: If it was compiled from other headers.
+            BpfError: If the kernel refuses it.
+        """
+        if not self._path.exists():
+            raise CaptureError(f"the kernel program {self._path} is missing: run 'make setup'")
+        features.require(*features.REQUIRED)
+        self.hook = self._choose_hook()
+        self.capacity = self.config.capacity()
+        self._spec = ObjectSpec.open(self._path)
+        check(self._spec.btf)
+        self._objects[0] = self._load(number=0, share=None)
+        self._ring = RingBuffer(self._map("flow_ring"), FLOW_RECORD)
+        cpus = possible_cpus()
+        rows = max(min(_BATCH_OCTETS // (cpus * FLOW_STATS.itemsize), self.capacity), 1024)
+        self._keys = np.empty(rows, FLOW_KEY)
+        self._values = np.empty((rows, cpus), FLOW_STATS)
+        log.info(
+            "flow maps hold %d flows each (%.1f MiB of kernel memory for %d possible CPUs)",
+            self.capacity,
+            2 * self.capacity * entry_octets() / (1 << 20),
+            cpus,
+        )
+
+    def register(self, interface: NetworkInterface) -> bool:
+        """
+        Observe an interface on the hooks that the configuration names.
+
+        Returns:
+            False if it is observed already.
+
+        Raises:
+            BpfError: If the kernel refuses: ENODEV if the interface is gone.
+            OSError: If its namespace is gone.
+        """
+        place = (interface.namespace.number, interface.index)
+        with self._lock:
+            if place in self._attached:
+                return False
+            programs = self._programs(interface)
+            self._attached[place] = attach(
+                programs, interface.index, self.hook, interface.namespace.path
+            )
+        return True
+
+    def unregister(self, interface: NetworkInterface) -> None:
+        """Stop observing an interface, which may be gone already. Counted flows stay."""
+        with self._lock:
+            attachment = self._attached.pop((interface.namespace.number, interface.index), None)
+            if attachment is not None:
+                attachment.close()
+
+    def unregister_namespace(self, namespace: Namespace) -> None:
+        """Stop observing all of a namespace's interfaces and forget its program."""
+        with self._lock:
+            for place in [place for place in self._attached if place[0] == namespace.number]:
+                self._attached.pop(place).close()
+            loaded = self._objects.pop(namespace.number, None) if namespace.number else None
+            if loaded is not None:
+                loaded.close()
+
+    def detach(self) -> None:
+        """Take the program off every interface. What it counted stays in the maps."""
+        with self._lock:
+            while self._attached:
+                self._attached.popitem()[1].close()
+
+    def points(self) -> int:
+        """Interfaces that are observed."""
+        return len(self._attached)
+
+    def lookup_and_delete_map(self, offset_ns: int = 0) -> FlowBatch:
+        """
+        Swap the flow maps and empty the retired one.
+
+        Waits for an RCU grace period, after which no program writes to the retired map: no
+        increment falls between reading an entry and deleting it.
+
+        Args:
+            offset_ns: Added to the kernel's times; see ``batch.clock``.
+
+        Returns:
+            One row per flow and observation point.
+
+        Raises:
+            BpfError: If the kernel refuses. What was not read stays in the maps for the next drain.
+
+        Source: kernel/bpf/syscall.c maybe_wait_bpf_programs().
+        """
+        retired = self._swap()
+        cursor = BatchCursor()
+        parts = []
+        while not cursor.done:
+            rows = retired.take_batch(self._keys, self._values, cursor)
+            parts.append(fold_per_cpu(self._keys[:rows], self._values[:rows], offset_ns))
+        return concatenate(parts)
+
+    def read_ring_buffer(self, offset_ns: int = 0) -> FlowBatch:
+        """
+        The packets that the flow map could not take, merged into flows.
+
+        Args:
+            offset_ns: Added to the kernel's times; see ``batch.clock``.
+
+        Returns:
+            One row per flow and observation point.
+        """
+        assert self._ring is not None, "open() comes first"
+        records = self._ring.read()
+        if not len(records):
+            return empty_batch()
+        stats = np.ascontiguousarray(records["stats"]).reshape(-1, 1)
+        return accumulate(fold_per_cpu(records["key"], stats, offset_ns))
+
+    def counts(self) -> KernelCounts:
+        """The kernel's half of the ledger: all CPUs, both directions."""
+        seen, flows_created, fragments = Tally(), 0, 0
+        outcomes = dict.fromkeys((_outcome_name(o) for o in _OUTCOMES), Tally())
+        for direction in (FlowDirection.FLOW_INGRESS, FlowDirection.FLOW_EGRESS):
+            key = int(direction).to_bytes(4, "little")
+            slots = self._map("counters").per_cpu(key, COUNTERS)
+            seen += _sum(slots["seen"])
+            for outcome in _OUTCOMES:
+                outcomes[_outcome_name(outcome)] += _sum(slots["outcome"][:, outcome])
+            flows_created += int(slots["flows_created"].sum())
+            fragments += int(slots["fragments_unmatched"].sum())
+        return KernelCounts(seen, outcomes, flows_created, fragments)
+
+    def fill(self) -> float:
+        """How full the active flow map or the ring buffer is, whichever is fuller; 0 to 1."""
+        assert self._ring is not None, "open() comes first"
+        flows = self.counts().flows_created - self._created_at_swap
+        return max(flows / self.capacity, self._ring.used() / self._ring.size)
+
+    def program(self, name: str) -> Program:
+        """A loaded program, for test runs: tc_ingress, tc_egress. Raises KeyError."""
+        return self._objects[0].programs[name]
+
+    def close(self) -> None:
+        """Detach and unload. What was not drained is gone. Again is fine."""
+        self.detach()
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+        while self._objects:
+            self._objects.popitem()[1].close()
+
+    def _swap(self) -> Map:
+        """Make the other flow map the active one. Returns the retired map, quiet from now on."""
+        retired, self._active = self._map(_FLOW_MAPS[self._active]), self._active ^ 1
+        self._created_at_swap = self.counts().flows_created
+        fd = self._map(_FLOW_MAPS[self._active]).fd
+        self._map("flow_active").update(_SLOT, fd.to_bytes(4, "little"))
+        return retired
+
+    def _map(self, name: str) -> Map:
+        return self._objects[0].maps[name]
+
+    def _choose_hook(self) -> Hook:
+        if self.config.hook != "auto":
+            if self.config.hook == "tcx":
+                features.require("tcx")
+            return self.config.hook
+        return "tcx" if features.probe("tcx") else "tc"
+
+    def _coarse_clock(self) -> bool:
+        if self._replay or self.config.clock == "precise":
+            return False
+        if self.config.clock == "coarse":
+            features.require("coarse_clock")
+        return bool(features.probe("coarse_clock"))
+
+    def _programs(self, interface: NetworkInterface) -> Mapping[Direction, Program]:
+        """The programs for an interface's namespace and link layer."""
+        number = interface.namespace.number
+        if number not in self._objects:
+            # Each namespace has its own copy of the program with its number as a constant: the key
+            # costs nothing, and all share one set of maps.
+            self._objects[number] = self._load(number, share=self._objects[0].maps)
+        programs = self._objects[number].programs
+        suffix = "" if interface.ethernet else "_l3"
+        wanted: list[tuple[Direction, bool]] = [
+            ("ingress", self.config.ingress),
+            ("egress", self.config.egress),
+        ]
+        return {way: programs[f"tc_{way}{suffix}"] for way, chosen in wanted if chosen}
+
+    def _load(self, number: int, share: Mapping[str, Map] | None) -> Object:
+        assert self._spec is not None, "open() comes first"
+        config = self.config
+        settings = {
+            "netns": number,
+            "sampling_interval": config.sampling,
+            "count_segments": config.gso == "segments",
+            "coarse_clock": self._coarse_clock(),
+            "replay": self._replay,
+        }
+        if share is not None:
+            shared = {name: m for name, m in share.items() if not name.startswith(".")}
+            return Object.load(self._spec, settings=settings, share=shared)
+        sizes = dict.fromkeys(_FLOW_MAPS, self.capacity) | {"flow_ring": config.ring_size}
+        return Object.load(self._spec, settings=settings, max_entries=sizes)
+
+
+def _outcome_name(outcome: Outcome) -> str:
+    return outcome.name.removeprefix("OUTCOME_").lower()
+
+
+def _sum(tallies: Any) -> Tally:
+    return Tally(int(tallies["packets"].sum()), int(tallies["octets"].sum()))
