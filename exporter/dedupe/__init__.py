@@ -1,0 +1,1 @@
+"""One packet seen at several observation points becomes one flow."""
