@@ -1,0 +1,147 @@
+"""
+Who observes: the agent's address and host name.
+
+The rules are those of NetObserv's agent: an address that was given; else that of a named interface;
+else the one that a packet to the outside would leave from, or any that is not loopback.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from exporter.batch.batch import FlowBatch, Observer
+from exporter.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+#: Public resolvers. Connecting a UDP socket sends nothing: it only asks for a route.
+_OUTSIDE = {socket.AF_INET: "8.8.8.8", socket.AF_INET6: "2001:4860:4860::8888"}
+_FAMILIES = {
+    "any": (socket.AF_INET, socket.AF_INET6),
+    "ipv4": (socket.AF_INET,),
+    "ipv6": (socket.AF_INET6,),
+}
+
+
+class AgentConfig(BaseModel):
+    """
+    The ``agent`` section.
+
+    Args:
+        address: What to report; found out if empty.
+        interface: ``external``, ``local``, or ``name:IF``.
+        family: Which addresses will do.
+        name: Host name to report; the system's if empty.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str = ""
+    interface: str = "external"
+    family: Literal["any", "ipv4", "ipv6"] = "any"
+    name: str = ""
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, text: str) -> str:
+        return str(ipaddress.ip_address(text)) if text else ""
+
+    @field_validator("interface")
+    @classmethod
+    def _is_rule(cls, text: str) -> str:
+        if text not in ("external", "local") and not text.startswith("name:"):
+            raise ValueError("must be external, local, or name: and an interface's name")
+        return text
+
+
+class ObserverName:
+    """
+    Says who observed, on every batch.
+
+    Args:
+        observer: Of :func:`find_observer`.
+    """
+
+    requires: tuple[str, ...] = ()
+    provides: tuple[str, ...] = ("observer",)
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def apply(self, batch: FlowBatch) -> FlowBatch:
+        """Add the observer."""
+        return replace(batch, observer=self._observer)
+
+
+def find_observer(config: AgentConfig) -> Observer:
+    """
+    The agent's address and name.
+
+    Raises:
+        ConfigError: If an interface was named that has no address of the family.
+    """
+    return Observer(config.address or _address(config), config.name or socket.gethostname())
+
+
+def _address(config: AgentConfig) -> str:
+    families = _FAMILIES[config.family]
+    if config.interface == "external":
+        for family in families:
+            address = _route_source(family)
+            if address:
+                return address
+    name = config.interface.removeprefix("name:") if ":" in config.interface else ""
+    found = _interface_address(name, families)
+    if not found and name:
+        raise ConfigError(
+            f"interface {name} has no {config.family} address to report as the agent's"
+        )
+    if not found:
+        log.warning("no address to report as the agent's: set agent.address")
+    return found
+
+
+def _route_source(family: socket.AddressFamily) -> str:
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((_OUTSIDE[family], 80))
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
+def _interface_address(name: str, families: tuple[socket.AddressFamily, ...]) -> str:
+    """The first global address, of one interface or of all but loopback; else any scope."""
+    from pyroute2 import IPRoute
+
+    candidates: list[tuple[int, int, str]] = []
+    with IPRoute() as netlink:
+        index = _index(name) if name else 0
+        for message in netlink.get_addr():
+            rank = _rank(message, index, families)
+            if rank is not None:
+                candidates.append((message["scope"], rank, message.get("address")))
+    return min(candidates)[2] if candidates else ""
+
+
+def _rank(message: Any, index: int, families: tuple[socket.AddressFamily, ...]) -> int | None:
+    """Position of the address's family; ``None`` if it will not do."""
+    family = message["family"]
+    if family not in families or (index and message["index"] != index):
+        return None
+    if not index and ipaddress.ip_address(message.get("address")).is_loopback:
+        return None
+    return families.index(family)
+
+
+def _index(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as err:
+        raise ConfigError(f"there is no interface {name} to take the agent's address from") from err
