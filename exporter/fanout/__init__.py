@@ -1,0 +1,1 @@
+"""One batch to many sinks, each with its own queue and thread."""

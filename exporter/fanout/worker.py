@@ -1,0 +1,132 @@
+"""
+One thread per sink: takes batches from its queue, encodes them, and delivers message by message
+until the destination has each of them.
+
+At least once: a message whose answer was lost is delivered again. A slow or dead destination stops
+this thread only.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from exporter.errors import SinkError
+from exporter.fanout.config import RetryConfig
+from exporter.fanout.contract import Message, Sink
+from exporter.fanout.queue import BatchQueue
+
+log = logging.getLogger(__name__)
+
+#: A destination that stays away is mentioned this often, in seconds.
+_REMIND = 30.0
+
+
+class SinkWorker:
+    """
+    Drives one sink.
+
+    Args:
+        sink: Opened by :meth:`start`, closed by :meth:`stop`.
+        queue: What to deliver.
+        retry: How to be patient.
+        on_closed: Called when the destination is gone for good (reason ``closed``).
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        queue: BatchQueue,
+        retry: RetryConfig,
+        on_closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.sink = sink
+        self.queue = queue
+        self.healthy = True
+        self.retries = 0
+        self._retry = retry
+        self._on_closed = on_closed
+        self._give_up = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._mentioned = -_REMIND
+
+    def start(self) -> None:
+        """Open the sink and begin. Raises ExporterError if it can never work."""
+        self.sink.open()
+        self._thread = threading.Thread(
+            target=self._run, name=f"sink {self.sink.name}", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """
+        Deliver what waits, for at most ``timeout`` seconds, then give up and count the rest.
+
+        Again is fine.
+        """
+        self.queue.close()
+        if self._thread is None:
+            return
+        self.queue.wait_empty(timeout)
+        self._give_up.set()
+        self.sink.close()
+        self._thread.join()
+        self._thread = None
+
+    def _run(self) -> None:
+        while (batch := self.queue.take()) is not None:
+            for message in self.sink.encode(batch):
+                self._deliver(message)
+
+    def _deliver(self, message: Message) -> None:
+        wait = self._retry.first
+        while not self._give_up.is_set():
+            try:
+                self.sink.deliver(message, self._retry.timeout)
+            except SinkError as err:
+                if err.reason == "too_large":
+                    self._deliver_split(message)
+                    return
+                if not err.retryable:
+                    self._drop(message, err)
+                    return
+                self._complain(err)
+                self.retries += 1
+                self._give_up.wait(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+                wait = min(2 * wait, self._retry.longest)
+            else:
+                self._book_success(message)
+                return
+        self.queue.dropped("shutdown", message.rows.totals)
+
+    def _deliver_split(self, message: Message) -> None:
+        parts = list(self.sink.split(message))
+        if not parts:
+            self.queue.dropped("too_large", message.rows.totals)
+            return
+        for part in parts:
+            self._deliver(part)
+
+    def _book_success(self, message: Message) -> None:
+        self.queue.delivered(message.rows.totals)
+        if not self.healthy:
+            self.healthy = True
+            self._mentioned = -_REMIND
+            log.info("sink %s delivers again", self.sink.name)
+
+    def _drop(self, message: Message, err: SinkError) -> None:
+        self.queue.dropped(err.reason, message.rows.totals)
+        if err.reason == "closed":
+            self.queue.abandon("closed")
+            self._on_closed()
+            return
+        self._complain(err)
+
+    def _complain(self, err: SinkError) -> None:
+        self.healthy = False
+        if time.monotonic() - self._mentioned >= _REMIND:
+            self._mentioned = time.monotonic()
+            log.warning("sink %s: %s", self.sink.name, err)
