@@ -1,0 +1,1 @@
+"""Flow records to a NetObserv collector over gRPC."""

@@ -1,0 +1,161 @@
+"""
+Flow records as JSON, one object per line.
+
+Two shapes: ``otel`` is nested, names after OpenTelemetry's semantic conventions and the Elastic
+Common Schema; ``netobserv`` is flat, the keys that flowlogs-pipeline produces.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from exporter.batch.batch import FlowBatch, FlowEndReason
+from exporter.batch.record import TCP, WITH_PORTS, FlowRecord, records
+
+Shape = Callable[[FlowRecord], dict[str, Any]]
+
+_DIRECTIONS = ("ingress", "egress")
+_ETHERTYPE = {4: 0x0800, 6: 0x86DD}
+_NO_MAC = "00:00:00:00:00:00"
+
+#: Keywords of the IANA protocol numbers registry, in lower case.
+PROTOCOLS = {
+    1: "icmp", 2: "igmp", 4: "ipv4", 6: "tcp", 17: "udp", 33: "dccp", 41: "ipv6", 46: "rsvp",
+    47: "gre", 50: "esp", 51: "ah", 58: "ipv6-icmp", 59: "ipv6-nonxt", 88: "eigrp", 89: "ospfigp",
+    94: "ipip", 103: "pim", 108: "ipcomp", 112: "vrrp", 115: "l2tp", 132: "sctp", 136: "udplite",
+    137: "mpls-in-ip",
+}  # fmt: skip
+
+
+def protocol_name(number: int) -> str:
+    """The IANA keyword in lower case; the number where there is none here."""
+    return PROTOCOLS.get(number, str(number))
+
+
+def encode(batch: FlowBatch, shape: Shape) -> bytes:
+    """One JSON object and a newline for each row, in order."""
+    return b"".join(
+        orjson.dumps(shape(r), option=orjson.OPT_APPEND_NEWLINE) for r in records(batch)
+    )
+
+
+def otel(record: FlowRecord) -> dict[str, Any]:
+    """The nested record."""
+    network: dict[str, Any] = {
+        "type": f"ipv{record.ip_version}",
+        "transport": protocol_name(record.ip_protocol),
+        "iana_number": record.ip_protocol,
+    }
+    if record.vlan_id:
+        network["vlan"] = {"id": record.vlan_id}
+    if record.inner_vlan_id:
+        network["inner"] = {"vlan": {"id": record.inner_vlan_id}}
+    return {
+        "time": {
+            "start": rfc3339(record.time_flow_start_ns),
+            "end": rfc3339(record.time_flow_end_ns),
+        },
+        "source": _end(record, record.source, record.source_port, record.source_mac),
+        "destination": _end(
+            record, record.destination, record.destination_port, record.destination_mac
+        ),
+        "network": network,
+        "flow": _flow(record),
+        "observer": {"address": record.agent_ip, "name": record.agent_name},
+        "sampling": {"interval": record.sampling_interval},
+    }
+
+
+def netobserv(record: FlowRecord) -> dict[str, Any]:
+    """The flat record, keys and presence as flowlogs-pipeline's decoder has them."""
+    flat: dict[str, Any] = {
+        "SrcMac": record.source_mac,
+        "DstMac": record.destination_mac,
+        "Etype": _ETHERTYPE[record.ip_version],
+        "TimeFlowStartMs": record.time_flow_start_ns // 1_000_000,
+        "TimeFlowEndMs": record.time_flow_end_ns // 1_000_000,
+        "TimeReceived": int(time.time()),
+        "AgentIP": record.agent_ip,
+        "IfDirections": [point.direction for point in record.points],
+        "Interfaces": [point.name for point in record.points],
+        "Bytes": record.octets_l2,
+        "Packets": record.packets,
+        "Sampling": record.sampling_interval,
+        "SrcAddr": record.source,
+        "DstAddr": record.destination,
+        "Proto": record.ip_protocol,
+        "Dscp": record.dscp,
+    }
+    if record.points:
+        flat["Udns"] = ["" for _ in record.points]
+    if record.ip_protocol in WITH_PORTS:
+        flat |= {"SrcPort": record.source_port, "DstPort": record.destination_port}
+    if record.ip_protocol == TCP:
+        flat["Flags"] = netobserv_flags(record.tcp_control_bits, record.tcp_flag_sets)
+    if record.icmp is not None:
+        flat["IcmpType"], flat["IcmpCode"] = record.icmp
+    return flat
+
+
+SHAPES: dict[str, Shape] = {"otel": otel, "netobserv": netobserv}
+
+
+def netobserv_flags(control_bits: int, flag_sets: int) -> int:
+    """The header's eight flags, and 0x100 SYN+ACK, 0x200 FIN+ACK, 0x400 RST+ACK in one packet."""
+    return control_bits & 0xFF | flag_sets << 8
+
+
+def rfc3339(unix_ns: int) -> str:
+    """UTC with nanoseconds."""
+    seconds, nanoseconds = divmod(unix_ns, 1_000_000_000)
+    return f"{_second(seconds)}.{nanoseconds:09d}Z"
+
+
+@functools.lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def _end(record: FlowRecord, address: str, port: int, mac: str) -> dict[str, Any]:
+    end: dict[str, Any] = {"address": address}
+    if record.ip_protocol in WITH_PORTS:
+        end["port"] = port
+    if mac != _NO_MAC:
+        end["mac"] = mac
+    return end
+
+
+def _flow(record: FlowRecord) -> dict[str, Any]:
+    flow: dict[str, Any] = {
+        "bytes": record.octets_l2,
+        "ip_bytes": record.octets_l3,
+        "packets": record.packets,
+        "direction": _DIRECTIONS[record.direction],
+        "dscp": record.dscp,
+    }
+    if record.ip_protocol == TCP:
+        flow["tcp_flags"] = record.tcp_control_bits
+    if record.icmp is not None:
+        flow["icmp"] = {"type": record.icmp[0], "code": record.icmp[1]}
+    if record.end_reason:
+        flow["end_reason"] = FlowEndReason(record.end_reason).text
+    if record.duplicate:
+        flow["duplicate"] = True
+    flow["interfaces"] = [_interface(point) for point in record.points]
+    return flow
+
+
+def _interface(point: Any) -> dict[str, Any]:
+    interface = {
+        "name": point.name,
+        "index": point.ifindex,
+        "direction": _DIRECTIONS[point.direction],
+    }
+    if point.netns:
+        interface["netns"] = point.netns
+    return interface

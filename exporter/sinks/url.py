@@ -1,0 +1,56 @@
+"""Sinks as people name them on the command line: ``stdout``, ``null``, ``grpc://host:port``."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from exporter.errors import ConfigError
+
+KNOWN = ("stdout", "null", "grpc://HOST:PORT")
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """
+    ``127.0.0.1:9090``, ``[::1]:9090``, ``collector.example:4317`` or ``:9090`` (every address).
+
+    Raises:
+        ValueError: If it is not that.
+    """
+    host, separator, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not separator or (":" in host and not bracketed) or "/" in text:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise ValueError(f"{text!r} has no port between 1 and 65535")
+    return host[1:-1] if bracketed else host, int(port)
+
+
+def parse_sink(text: str) -> dict[str, Any]:
+    """
+    A sink's section from its name or URL. Options are a query: ``grpc://h:1?max_flows=5000``.
+
+    Raises:
+        ConfigError: If there is no such sink, or its address is not one.
+    """
+    text = text.strip()
+    if text in ("stdout", "null"):
+        return {"type": text}
+    url = urlsplit(text)
+    if url.scheme != "grpc":
+        raise ConfigError(f"there is no sink {text!r}: use one of {', '.join(KNOWN)}")
+    try:
+        host, port = split_host_port(url.netloc)
+    except ValueError as err:
+        raise ConfigError(f"sink {text}: {err}: write grpc://HOST:PORT") from err
+    if not host or url.path.strip("/"):
+        raise ConfigError(f"sink {text}: write grpc://HOST:PORT")
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    section: dict[str, Any] = {"type": "grpc", "target": target}
+    for key, value in parse_qsl(url.query, keep_blank_values=True):
+        place = section
+        *sections, last = key.split(".")
+        for name in sections:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return section
