@@ -1,0 +1,1 @@
+"""Play capture files through the kernel program."""
