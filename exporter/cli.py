@@ -1,0 +1,344 @@
+"""
+The command line.
+
+Exit codes: 0 done; 1 it could not be done, or the ledger does not close; 2 the command was wrong.
+An error is one line on standard error that says what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from exporter import __version__
+from exporter.ebpf.errors import BpfError
+from exporter.errors import CaptureError, ConfigError, ExporterError
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+_EXAMPLES = """\
+examples:
+  flow-exporter run                                 every interface, a live table
+  flow-exporter run --sink stdout | jq .            JSON lines
+  flow-exporter run --interfaces eth0,/^veth/ --sink grpc://collector:9999
+  flow-exporter replay capture.pcap                 flows of a capture
+  flow-exporter ledger                              does every packet have its place?
+  flow-exporter doctor                              what can this host do?
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code."""
+    parsed = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    try:
+        return command(parsed)
+    except ConfigError as err:
+        return _fail(err, USAGE)
+    except (ExporterError, BpfError) as err:
+        return _fail(err, FAILED)
+    except KeyboardInterrupt:
+        return FAILED
+    except BrokenPipeError:
+        # Whoever read our output has had enough. Python would complain again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _fail(err: Exception, code: int) -> int:
+    print(f"flow-exporter: {' '.join(str(err).split())}", file=sys.stderr)
+    return code
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from exporter.service import Service
+    from exporter.telemetry import setup_log
+
+    config = _config(parsed)
+    setup_log(config.log_level)
+    _require_privileges("run")
+    return Service(config).run()
+
+
+def _replay(parsed: argparse.Namespace) -> int:
+    from exporter.replay.replay import replay
+
+    _require_privileges("replay")
+    config = _config(parsed)
+    replayed = replay(parsed.file, config.capture)
+    _print_flows(replayed, config, parsed.schema or "otel", as_table=parsed.table)
+    kernel = replayed.balance.kernel
+    malformed = kernel.outcome("malformed").packets + replayed.unplayable
+    print(
+        f"frames: {replayed.frames}  flows: {len(replayed.batch)}  "
+        f"packets: {replayed.balance.drained.packets}  octets: {replayed.balance.drained.octets}  "
+        f"not IP: {kernel.outcome('not_ip').packets}  malformed: {malformed}  "
+        f"lost: {kernel.lost.packets}",
+        file=sys.stderr,
+    )
+    if replayed.error:
+        print(f"flow-exporter: {parsed.file}: {replayed.error}", file=sys.stderr)
+        return FAILED
+    return FAILED if replayed.balance.problems() else DONE
+
+
+def _print_flows(replayed: Any, config: Any, schema: str, *, as_table: bool) -> None:
+    from exporter.dedupe.config import DedupeConfig
+    from exporter.dedupe.dedupe import Deduper
+    from exporter.enrich.interfaces import InterfaceNames
+    from exporter.enrich.observer import ObserverName, find_observer
+    from exporter.sinks.stdout.encode import SHAPES, encode
+
+    batch = Deduper(DedupeConfig(mode="none")).apply(replayed.batch)
+    batch = InterfaceNames(lambda: replayed.names).apply(batch)
+    batch = ObserverName(find_observer(config.agent)).apply(batch)
+    if as_table:
+        from rich.console import Console
+
+        from exporter.sinks.stdout.table import render
+
+        if len(batch):
+            Console().print(render(replace(batch, window=_window(batch)), len(batch)))
+        return
+    sys.stdout.buffer.write(encode(batch, SHAPES[schema]))
+    sys.stdout.buffer.flush()
+
+
+def _window(batch: Any) -> Any:
+    from exporter.batch.batch import Window
+
+    return Window(int(batch.flow_start_ns.min()), int(batch.flow_end_ns.max()))
+
+
+def _ledger(parsed: argparse.Namespace) -> int:
+    from exporter.status import ask, find_agent
+
+    ledger = json.loads(ask(find_agent(parsed.pid), "/ledger"))
+    if parsed.json or not sys.stdout.isatty():
+        print(json.dumps(ledger, indent=2))
+    else:
+        print(_ledger_text(ledger))
+    for problem in ledger["problems"]:
+        print(f"flow-exporter: the ledger does not close: {problem}", file=sys.stderr)
+    return DONE if ledger["closes"] else FAILED
+
+
+def _ledger_text(ledger: dict[str, Any]) -> str:
+    """The balance as a table: packets and octets of every account."""
+    kernel = dict(ledger["kernel"])
+    lost = kernel.pop("lost")
+    rows: list[tuple[str, dict[str, int] | None]] = [("seen", kernel.pop("seen"))]
+    rows += [(f"  {name.replace('_', ' ')}", tally) for name, tally in kernel.items()]
+    rows += [(f"  lost, {why.replace('_', ' ')}", tally) for why, tally in lost.items()]
+    rows += [("still in the kernel", ledger["held_in_kernel"]), ("drained", ledger["drained"])]
+    rows += [("  deduplicated", ledger["deduplicated"]), ("  published", ledger["published"])]
+    for name, sink in ledger["sinks"].items():
+        rows += [(f"sink {name}: queued", sink["queued"])]
+        rows += [(f"  {state}", sink[state]) for state in ("delivered", "pending")]
+        rows += [(f"  dropped, {why}", what) for why, what in sink["dropped"].items()]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{'':<{width}}  {'packets':>16}  {'octets':>20}"]
+    for name, tally in rows:
+        if tally is not None:
+            lines.append(f"{name:<{width}}  {tally['packets']:>16,}  {tally['octets']:>20,}")
+    lines.append("the ledger closes" if ledger["closes"] else "THE LEDGER DOES NOT CLOSE")
+    return "\n".join(lines)
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from exporter import doctor
+
+    findings = doctor.examine()
+    if parsed.json or not sys.stdout.isatty():
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        print(doctor.heading())
+        for finding in findings:
+            advice = f"  -> {finding.advice}" if finding.advice else ""
+            print(f"  {finding.answer:<14}  {finding.subject}: {finding.detail}{advice}")
+    return DONE if doctor.can_capture(findings) else FAILED
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    _config(parsed)
+    return DONE
+
+
+def _dump_config(parsed: argparse.Namespace) -> int:
+    from exporter.config import dump
+
+    print(dump(_config(parsed)), end="")
+    return DONE
+
+
+def _require_privileges(command: str) -> None:
+    from exporter.doctor import missing_privileges
+
+    missing = missing_privileges()
+    if missing:
+        raise CaptureError(
+            f"'{command}' needs {', '.join(missing)}: run it as root, for example with sudo"
+        )
+
+
+#: Attribute of the parsed arguments -> path of the key it sets.
+_FLAGS = {
+    "interfaces": ("capture", "interfaces"),
+    "exclude_interfaces": ("capture", "exclude_interfaces"),
+    "netns": ("capture", "netns"),
+    "attach": ("capture", "hook"),
+    "drain_interval": ("capture", "drain_interval"),
+    "max_flows": ("capture", "max_flows"),
+    "flow_memory": ("capture", "flow_memory"),
+    "ring_size": ("capture", "ring_size"),
+    "sampling": ("capture", "sampling"),
+    "gso": ("capture", "gso"),
+    "clock": ("capture", "clock"),
+    "dedupe": ("dedupe", "mode"),
+    "agent_address": ("agent", "address"),
+    "metrics_address": ("metrics", "address"),
+    "sink": ("sinks",),
+    "log_level": ("log_level",),
+}
+
+
+def _config(parsed: argparse.Namespace) -> Any:
+    from exporter.config import load
+
+    flags: dict[str, Any] = {}
+    for attribute, path in _FLAGS.items():
+        value = getattr(parsed, attribute, None)
+        if value is None:
+            continue
+        place = flags
+        for section in path[:-1]:
+            place = place.setdefault(section, {})
+        place[path[-1]] = value
+    direction = getattr(parsed, "direction", None)
+    if direction in ("ingress", "egress"):
+        other = "egress" if direction == "ingress" else "ingress"
+        flags.setdefault("capture", {})[other] = False
+    return load(parsed.config, os.environ, flags, getattr(parsed, "schema", None))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="flow-exporter",
+        description="Network flows from eBPF, every packet accounted for.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"flow-exporter {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = _command(commands, "run", _run, "observe interfaces and export flows")
+    _add_capture_flags(run)
+    _add_run_flags(run)
+
+    replay = _command(commands, "replay", _replay, "flows of a capture file, as JSON lines")
+    replay.add_argument("file", type=Path, metavar="FILE", help="pcap or pcapng")
+    replay.add_argument("--table", action="store_true", help="print a table instead")
+    _add_schema_flag(replay)
+    _add_size_flags(replay)
+    _add_config_flag(replay)
+
+    ledger = _command(commands, "ledger", _ledger, "the balance of a running agent")
+    ledger.add_argument("--pid", type=int, help="of the agent, if several are running")
+    ledger.add_argument("--json", action="store_true", help="JSON, also on a terminal")
+
+    doctor = _command(commands, "doctor", _doctor, "what this host can do")
+    doctor.add_argument("--json", action="store_true", help="JSON, also on a terminal")
+
+    for name, function, meaning in (
+        ("check", _check, "validate the configuration and exit"),
+        ("dump-config", _dump_config, "print the effective configuration"),
+    ):
+        command = _command(commands, name, function, meaning)
+        _add_capture_flags(command)
+        _add_run_flags(command)
+    return parser
+
+
+def _command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], int], meaning: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=meaning, description=meaning)
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _add_capture_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--interfaces", metavar="LIST", help="names or /regex/ to observe; default: all")
+    add("--exclude-interfaces", metavar="LIST", help="names or /regex/ to leave out; default: lo")
+    add(
+        "--netns",
+        metavar="LIST",
+        help="namespaces of /var/run/netns to observe too: names or /regex/",
+    )
+    add("--direction", choices=("both", "ingress", "egress"), help="hooks to use; default: both")
+    add(
+        "--attach",
+        choices=("auto", "tcx", "tc"),
+        help="how to attach; default: TCX if there is one",
+    )
+    add("--drain-interval", metavar="TIME", help="time between drains; default: 5s")
+    add("--dedupe", metavar="MODE", help="merge (default), mark, drop or none")
+    add("--agent-address", metavar="IP", help="address to report as the agent's")
+    add("--clock", choices=("auto", "precise", "coarse"), help="precision of a flow's end")
+    _add_size_flags(parser)
+
+
+def _add_size_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--max-flows", metavar="N", help="flows between two drains")
+    size.add_argument(
+        "--flow-memory", metavar="SIZE", help="kernel memory for flows; default: 64MiB"
+    )
+    add(
+        "--ring-size",
+        metavar="SIZE",
+        help="ring buffer for what the map cannot take; default: 16MiB",
+    )
+    add("--sampling", metavar="N", help="take 1 in N packets; default: 1")
+    add(
+        "--gso",
+        choices=("segments", "packet"),
+        help="what a super-packet counts as; default: segments",
+    )
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--sink",
+        action="append",
+        metavar="SINK",
+        help="stdout (default), null or grpc://HOST:PORT; may be repeated",
+    )
+    _add_schema_flag(parser)
+    add("--metrics-address", metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz there")
+    add("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
+    _add_config_flag(parser)
+
+
+def _add_schema_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--schema", choices=("otel", "netobserv"), help="keys of JSON records; default: otel"
+    )
+
+
+def _add_config_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML configuration")

@@ -1,0 +1,225 @@
+"""
+The configuration: one file, every key also an environment variable, the common ones also a flag.
+
+Later wins: defaults, NetObserv's environment, the file, ``FLOW_EXPORTER_SECTION__KEY``, flags.
+Everything is validated once, here; an unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeGuard
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from exporter import netobserv
+from exporter.capture.config import CaptureConfig
+from exporter.dedupe.config import DedupeConfig
+from exporter.enrich.observer import AgentConfig
+from exporter.errors import ConfigError
+from exporter.quantities import Seconds
+from exporter.sinks.grpc.config import GrpcConfig
+from exporter.sinks.null import NullConfig
+from exporter.sinks.stdout.config import StdoutConfig
+from exporter.sinks.url import parse_sink, split_host_port
+
+ENV_PREFIX = "FLOW_EXPORTER_"
+
+SinkConfig = Annotated[GrpcConfig | StdoutConfig | NullConfig, Field(discriminator="type")]
+
+
+class MetricsConfig(BaseModel):
+    """
+    The ``metrics`` section.
+
+    Args:
+        address: ``host:port`` for /metrics, /healthz and /readyz; empty for none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str = ""
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, text: str) -> str:
+        if text:
+            split_host_port(text)
+        return text
+
+    def host_port(self) -> tuple[str, int]:
+        """The address, taken apart."""
+        return split_host_port(self.address)
+
+
+class Config(BaseModel):
+    """
+    Everything.
+
+    Args:
+        capture, dedupe, agent, metrics: See there.
+        sinks: Destinations; standard output if there is none.
+        log_level: Of the log on standard error.
+        shutdown_timeout: Seconds for the sinks to deliver what waits when the agent stops.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    capture: CaptureConfig = CaptureConfig()
+    dedupe: DedupeConfig = DedupeConfig()
+    agent: AgentConfig = AgentConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    sinks: tuple[SinkConfig, ...] = (StdoutConfig(),)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    shutdown_timeout: Seconds = Field(10.0, ge=0, le=3600)
+
+
+def load(
+    path: Path | None,
+    environment: Mapping[str, str],
+    flags: Mapping[str, Any],
+    schema: str | None = None,
+) -> Config:
+    """
+    Read and validate the configuration.
+
+    Args:
+        path: The YAML file, if there is one.
+        environment: The process's environment.
+        flags: Nested as the file is; wins over everything.
+        schema: Keys of the records on standard output, whichever way that sink was asked for.
+
+    Raises:
+        ConfigError: On the first thing that is wrong, saying what would be right.
+    """
+    merged: dict[str, Any] = {}
+    for layer in (
+        netobserv.translate(environment),
+        _read(path) if path else {},
+        _from_environment(environment),
+        flags,
+    ):
+        _merge(merged, layer)
+    if isinstance(merged.get("sinks"), (str, list, tuple)):
+        merged["sinks"] = _sinks(merged["sinks"])
+    if schema is not None:
+        for sink in merged.setdefault("sinks", [{"type": "stdout"}]):
+            if isinstance(sink, dict) and sink.get("type") == "stdout":
+                sink["schema"] = schema
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as err:
+        raise ConfigError(_first_error(err)) from err
+
+
+def dump(config: Config) -> str:
+    """The effective configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as err:
+        raise ConfigError(f"cannot read {path}: {err.strerror}") from err
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        reason = " ".join(str(err).split())
+        raise ConfigError(f"{path} is not YAML: {reason}") from err
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path} must be a mapping with keys such as: {', '.join(Config.model_fields)}"
+        )
+    return content
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    layer: dict[str, Any] = {}
+    for variable, value in environment.items():
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        place = layer
+        *sections, key = variable.removeprefix(ENV_PREFIX).lower().split("__")
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+    return layer
+
+
+def _merge(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _sinks(values: str | Iterable[Any]) -> list[Any]:
+    """Sinks written as names or URLs become mappings."""
+    if isinstance(values, str):
+        values = values.split(",")
+    return [parse_sink(value) if isinstance(value, str) else value for value in values]
+
+
+def _first_error(err: ValidationError) -> str:
+    error = err.errors()[0]
+    where = _where(error["loc"])
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(error["loc"], where)
+    message = error["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
+    return f"{where}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    """A path as people write it: ``sinks[0].target``; the union's tag is left out."""
+    text, parts = "", list(location)
+    for position, part in enumerate(parts):
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif not (position and isinstance(parts[position - 1], int) and position < len(parts) - 1):
+            text += f".{part}" if text else str(part)
+    return text or "configuration"
+
+
+def _unknown_key(location: tuple[int | str, ...], where: str) -> str:
+    known = _keys(Config, location[:-1])
+    near = difflib.get_close_matches(str(location[-1]), known, 1, cutoff=0)
+    advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+    return f"unknown key {where}: {advice}"
+
+
+def _keys(model: Any, location: tuple[int | str, ...]) -> list[str]:
+    """Keys of the section at a location."""
+    for part in location:
+        if isinstance(part, str) and _is_model(model) and part in model.model_fields:
+            model = model.model_fields[part].annotation
+        elif isinstance(part, str):
+            model = _of_type(model, part)
+    model = _without_none(model)
+    return list(model.model_fields) if _is_model(model) else []
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _of_type(annotation: Any, tag: str) -> Any:
+    """The sink's model whose ``type`` is ``tag``, out of ``tuple[SinkConfig, ...]``."""
+    candidates: tuple[type[BaseModel], ...] = (GrpcConfig, StdoutConfig, NullConfig)
+    for candidate in candidates:
+        if candidate.model_fields["type"].default == tag:
+            return candidate
+    return annotation
+
+
+def _without_none(annotation: Any) -> Any:
+    if isinstance(annotation, types.UnionType):
+        return next(a for a in typing.get_args(annotation) if a is not types.NoneType)
+    return annotation

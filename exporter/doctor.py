@@ -1,0 +1,131 @@
+"""What this host can and cannot do, and what each missing thing costs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.capture.config import CaptureConfig, entry_octets
+from exporter.capture.fetcher import OBJECT_PATH
+from exporter.ebpf import features
+from exporter.ebpf._libbpf import MissingLibrary
+from exporter.ebpf.cpus import possible_cpus
+from exporter.ebpf.features import Answer
+
+#: Bits of CapEff: include/uapi/linux/capability.h.
+_NET_ADMIN, _SYS_ADMIN, _PERFMON, _BPF = 12, 21, 38, 39
+
+
+@dataclass(frozen=True)
+class Finding:
+    """
+    One line of the report.
+
+    Args:
+        subject: What was looked at.
+        answer: yes, no, or could not tell.
+        detail: What was found.
+        advice: What its absence costs, or what to do; empty if all is well.
+        required: Without it nothing is captured.
+    """
+
+    subject: str
+    answer: str
+    detail: str
+    advice: str
+    required: bool
+
+
+def missing_privileges() -> list[str]:
+    """Names of the capabilities that capturing needs and this process lacks."""
+    effective = _effective_capabilities()
+    if effective >> _SYS_ADMIN & 1:
+        return [] if effective >> _NET_ADMIN & 1 else ["CAP_NET_ADMIN"]
+    wanted = {"CAP_BPF": _BPF, "CAP_PERFMON": _PERFMON, "CAP_NET_ADMIN": _NET_ADMIN}
+    return [name for name, bit in wanted.items() if not effective >> bit & 1]
+
+
+def examine() -> list[Finding]:
+    """Everything that decides whether and how well this host can be observed."""
+    return [*_host(), *_kernel(), *_memory()]
+
+
+def _host() -> Iterator[Finding]:
+    missing = missing_privileges()
+    yield Finding(
+        "privileges",
+        "no" if missing else "yes",
+        f"lacks {', '.join(missing)}" if missing else "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+        "run as root, or grant them" if missing else "",
+        True,
+    )
+    there = OBJECT_PATH.exists()
+    yield Finding(
+        "kernel program",
+        "yes" if there else "no",
+        str(OBJECT_PATH) if there else "not compiled",
+        "" if there else "run 'make setup'",
+        True,
+    )
+
+
+def _kernel() -> Iterator[Finding]:
+    for name, feature in features.PROBES.items():
+        probe = features.probe(name)
+        absent = probe.answer is not Answer.YES
+        yield Finding(
+            feature.title,
+            probe.answer.value,
+            probe.reason or f"since Linux {feature.since}",
+            (feature.cost if feature.cost != "required" else "nothing is captured without it")
+            if absent
+            else "",
+            feature.cost == "required",
+        )
+    batches = Path("/proc/sys/net/core/bpf_jit_enable")
+    if batches.exists():
+        enabled = batches.read_text().strip() != "0"
+        yield Finding(
+            "JIT compiler",
+            "yes" if enabled else "no",
+            "net.core.bpf_jit_enable",
+            "" if enabled else "each packet costs several times as much: sysctl -w it to 1",
+            False,
+        )
+
+
+def _memory() -> Iterator[Finding]:
+    try:
+        cpus = possible_cpus()
+    except (MissingLibrary, OSError) as err:
+        yield Finding("flow map memory", Answer.UNKNOWN.value, str(err), "", False)
+        return
+    config = CaptureConfig()
+    yield Finding(
+        "flow map memory",
+        "yes",
+        f"{config.flow_memory >> 20} MiB hold {config.capacity()} flows a drain: "
+        f"{2 * entry_octets()} octets a flow for {cpus} possible CPUs",
+        "",
+        False,
+    )
+
+
+def can_capture(findings: list[Finding]) -> bool:
+    """Whether nothing that is required is conclusively missing."""
+    return not any(finding.required and finding.answer == "no" for finding in findings)
+
+
+def heading() -> str:
+    """Which host this is."""
+    return f"{platform.node()}: Linux {os.uname().release} {platform.machine()}"
+
+
+def _effective_capabilities() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0

@@ -1,0 +1,163 @@
+"""
+The composition root: every stage is made here, in the order that data flows, and only then started.
+
+::
+
+    fetcher -> drain -> dedupe -> enrich ... -> router -> [queue -> sink] per sink
+       ^
+    watcher (interfaces come and go)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+from exporter.batch.batch import FlowBatch, FlowEndReason
+from exporter.capture.drain import Drain
+from exporter.capture.fetcher import FlowFetcher
+from exporter.capture.interfaces import InterfaceWatcher
+from exporter.config import Config, SinkConfig
+from exporter.dedupe.dedupe import Deduper
+from exporter.enrich.base import Enricher
+from exporter.enrich.interfaces import InterfaceNames
+from exporter.enrich.observer import ObserverName, find_observer
+from exporter.errors import ConfigError
+from exporter.fanout.contract import Sink
+from exporter.fanout.queue import BatchQueue
+from exporter.fanout.router import Router
+from exporter.fanout.worker import SinkWorker
+from exporter.ledger import Ledger
+from exporter.sinks.grpc.config import GrpcConfig
+from exporter.sinks.grpc.sink import GrpcSink
+from exporter.sinks.null import NullSink
+from exporter.sinks.stdout.config import StdoutConfig
+from exporter.sinks.stdout.sink import make as make_stdout
+from exporter.telemetry import Reading
+
+log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """
+    The whole agent but for its clock: ``start`` it, ``tick`` it, ``stop`` it.
+
+    Args:
+        config: Validated. Nothing is opened before :meth:`start`.
+        on_closed: Called when a sink's destination is gone for good.
+    """
+
+    def __init__(self, config: Config, on_closed: Callable[[], None] = lambda: None) -> None:
+        self._config = config
+        self.fetcher = FlowFetcher(config.capture)
+        self.watcher = InterfaceWatcher(config.capture, self.fetcher)
+        self._drain = Drain(self.fetcher)
+        self._deduper = Deduper(config.dedupe)
+        self._enrichers: tuple[Enricher, ...] = ()
+        self.ledger = Ledger(self.fetcher.counts)
+        self.router = Router(
+            [_worker(sink, on_closed) for sink in named(config.sinks)], self.ledger
+        )
+        self._drains: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """
+        Open the sinks, load the program, attach it.
+
+        Raises:
+            ExporterError, BpfError: If something is missing; nothing is left attached then.
+        """
+        try:
+            self._enrichers = (
+                InterfaceNames(lambda: self.watcher.names),
+                ObserverName(find_observer(self._config.agent)),
+            )
+            self.fetcher.open()
+            self.router.start()
+            self.watcher.start()
+        except BaseException:
+            self.watcher.close()
+            self.router.stop(0)
+            self.fetcher.close()
+            raise
+
+    def tick(self, reason: FlowEndReason) -> FlowBatch:
+        """
+        Drain once and publish.
+
+        Args:
+            reason: Why now.
+
+        Returns:
+            What was published.
+        """
+        self._drains[reason.text] += 1
+        batch = self._drain.take(reason)
+        drained = batch.totals
+        batch = self._deduper.apply(batch)
+        for enricher in self._enrichers:
+            batch = enricher.apply(batch)
+        self.router.publish(batch, drained)
+        return batch
+
+    def stop(self) -> None:
+        """Detach, drain what is left, let the sinks deliver it, unload. In data order."""
+        self.watcher.close()
+        self.fetcher.detach()
+        try:
+            self.tick(FlowEndReason.FORCED_END)
+            self.ledger.close_kernel()
+        finally:
+            self.router.stop(self._config.shutdown_timeout)
+            self.fetcher.close()
+
+    def reading(self) -> Reading:
+        """What the metrics are made of."""
+        workers = self.router.workers
+        return Reading(
+            balance=self.ledger.balance(),
+            drains=dict(self._drains),
+            drain_seconds=self._drain.times.seconds,
+            interfaces=self.fetcher.points(),
+            attach_failures=self.watcher.attach_failures,
+            map_capacity=self.fetcher.capacity,
+            map_fill=self.fetcher.fill(),
+            dedupe_flows=len(self._deduper.window),
+            dedupe_evictions=self._deduper.window.evictions,
+            sink_retries={worker.sink.name: worker.retries for worker in workers},
+            sink_healthy={worker.sink.name: worker.healthy for worker in workers},
+        )
+
+
+def named(sinks: tuple[SinkConfig, ...]) -> tuple[SinkConfig, ...]:
+    """
+    Sinks whose names are all set and differ: the given ones, else the type with a number.
+
+    Raises:
+        ConfigError: If two were given the same name.
+    """
+    result: list[SinkConfig] = []
+    taken: set[str] = {sink.name for sink in sinks if sink.name}
+    if len(taken) < sum(1 for sink in sinks if sink.name):
+        raise ConfigError("two sinks have the same name")
+    for sink in sinks:
+        name, number = sink.name or sink.type, 1
+        while not sink.name and name in taken:
+            number += 1
+            name = f"{sink.type}{number}"
+        taken.add(name)
+        result.append(sink.model_copy(update={"name": name}))
+    return tuple(result)
+
+
+def _sink(config: SinkConfig) -> Sink:
+    if isinstance(config, GrpcConfig):
+        return GrpcSink(config.name, config)
+    if isinstance(config, StdoutConfig):
+        return make_stdout(config.name, config)
+    return NullSink(config.name)
+
+
+def _worker(config: SinkConfig, on_closed: Callable[[], None]) -> SinkWorker:
+    return SinkWorker(_sink(config), BatchQueue(config.queue), config.retry, on_closed)

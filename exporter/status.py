@@ -1,0 +1,219 @@
+"""
+What the agent says of itself over HTTP: on the metrics address, and on a Unix socket for commands.
+
+``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for probes, ``/ledger`` as JSON.
+Read-only. Bound to what the configuration names; the Unix socket is for root alone.
+"""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import json
+import logging
+import os
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from exporter.errors import CaptureError, ControlError
+
+log = logging.getLogger(__name__)
+
+RUN_DIRECTORY = Path("/run/flow-exporter")
+_TIMEOUT = 10
+
+#: Path -> (status, content type, body).
+Answer = tuple[int, str, bytes]
+Routes = Mapping[str, Callable[[], Answer]]
+
+
+def text(status: int, body: str) -> Answer:
+    """A plain-text answer."""
+    return status, "text/plain; charset=utf-8", body.encode()
+
+
+def as_json(body: Any) -> Answer:
+    """A JSON answer."""
+    return 200, "application/json", json.dumps(body).encode()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server_version = "flow-exporter"
+    sys_version = ""
+    timeout = _TIMEOUT
+    routes: Routes = MappingProxyType({})
+
+    def do_GET(self) -> None:
+        route = self.routes.get(self.path.split("?", 1)[0])
+        if route is None:
+            answer = text(404, f"one of: {' '.join(self.routes)}\n")
+        else:
+            try:
+                answer = route()
+            except Exception:
+                log.exception("answering %s", self.path)
+                answer = text(500, "an error, see the log\n")
+        status, kind, body = answer
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return (
+            "local" if isinstance(self.client_address, (str, bytes)) else super().address_string()
+        )
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the base's name
+        log.debug(format, *arguments)
+
+
+class _TcpServer(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+
+class _Tcp6Server(_TcpServer):
+    address_family = socket.AF_INET6
+
+
+class _UnixServer(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
+class StatusServer:
+    """
+    Serves routes on one address.
+
+    Args:
+        routes: What to answer.
+    """
+
+    def __init__(self, routes: Routes) -> None:
+        self._handler = type("Handler", (_Handler,), {"routes": routes})
+        self._server: socketserver.BaseServer | None = None
+        self._thread: threading.Thread | None = None
+        self._path: Path | None = None
+
+    def listen(self, host: str, port: int) -> None:
+        """
+        Serve on a TCP address.
+
+        Raises:
+            CaptureError: If the address cannot be had.
+        """
+        kind = _Tcp6Server if ":" in host else _TcpServer
+        try:
+            self._start(kind((host, port), self._handler))
+        except OSError as err:
+            reason = os.strerror(err.errno) if err.errno and err.errno > 0 else err.strerror
+            raise CaptureError(f"cannot serve metrics on {host}:{port}: {reason}") from err
+
+    def listen_unix(self, path: Path) -> None:
+        """Serve on a Unix socket, for the owner alone. Raises OSError."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        mask = os.umask(0o077)
+        try:
+            server = _UnixServer(str(path), self._handler)
+        finally:
+            os.umask(mask)
+        self._path = path
+        self._start(server)
+
+    def close(self) -> None:
+        """Stop serving and remove the socket. Again is fine."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            self._path = None
+
+    def _start(self, server: socketserver.BaseServer) -> None:
+        self._server = server
+        self._thread = threading.Thread(
+            target=server.serve_forever, args=(0.2,), name="status", daemon=True
+        )
+        self._thread.start()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT)
+        self.sock.connect(str(self._path))
+
+
+def ask(path: Path, route: str) -> bytes:
+    """
+    GET a route of a running agent.
+
+    Args:
+        path: Its socket.
+        route: Such as ``/ledger``.
+
+    Raises:
+        ControlError: If it does not answer, or not with 200.
+    """
+    connection = _UnixConnection(path)
+    try:
+        connection.request("GET", route)
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, http.client.HTTPException) as err:
+        raise ControlError(f"the agent at {path} does not answer: {err}") from err
+    finally:
+        connection.close()
+    if response.status != http.HTTPStatus.OK:
+        raise ControlError(f"the agent at {path} answers {response.status}")
+    return body
+
+
+def find_agent(pid: int | None, directory: Path = RUN_DIRECTORY) -> Path:
+    """
+    The socket of the running agent, or of the one with a process id.
+
+    Raises:
+        ControlError: If there is none, or several and no ``pid``.
+    """
+    try:
+        found = sorted(path for path in directory.glob("*.sock") if _alive(path))
+    except PermissionError as err:
+        raise ControlError(f"{directory} may not be read: run as root") from err
+    if pid is not None:
+        found = [path for path in found if path.stem == str(pid)]
+    if not found:
+        which = f" with process id {pid}" if pid is not None else ""
+        raise ControlError(f"no agent{which} is running here: start one with 'flow-exporter run'")
+    if len(found) > 1:
+        pids = ", ".join(path.stem for path in found)
+        raise ControlError(f"several agents are running: choose one with --pid ({pids})")
+    return found[0]
+
+
+def _alive(path: Path) -> bool:
+    """Whether somebody listens; the socket of an agent that was killed is removed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return False
+        except OSError:
+            return False
+        return True

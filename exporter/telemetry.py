@@ -1,0 +1,207 @@
+"""
+What the agent tells of itself: Prometheus metrics made from the ledger when asked, and its log.
+
+Every metric is declared here with its unit and meaning.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exporter import __version__
+from exporter.batch.batch import Totals
+from exporter.ledger import Balance, SinkCounts
+
+PREFIX = "flow_exporter_"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Everything that the metrics are made of, at one moment."""
+
+    balance: Balance
+    drains: Mapping[str, int]
+    drain_seconds: float
+    interfaces: int
+    attach_failures: int
+    map_capacity: int
+    map_fill: float
+    dedupe_flows: int
+    dedupe_evictions: int
+    sink_retries: Mapping[str, int]
+    sink_healthy: Mapping[str, bool]
+
+
+class Metrics:
+    """
+    A Prometheus collector.
+
+    Args:
+        read: Takes a reading; called at every scrape.
+    """
+
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        self._read = read
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus scrapes, format 0.0.4."""
+        # Imported here: 14 MB that only a metrics address needs.
+        from prometheus_client import CollectorRegistry, generate_latest
+
+        registry = CollectorRegistry()
+        registry.register(self)
+        return generate_latest(registry)
+
+    def collect(self) -> Iterator[Any]:
+        """Metric families, as prometheus_client wants them."""
+        reading = self._read()
+        yield from _kernel(reading.balance)
+        yield from _stages(reading.balance)
+        yield from _sinks(reading)
+        yield from _state(reading)
+
+
+def setup_log(level: str) -> None:
+    """Log lines to standard error: time, level, message."""
+    logging.basicConfig(
+        level=level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(message)s",
+        force=True,
+    )
+
+
+def _counter(
+    name: str, meaning: str, labels: list[str], values: Iterable[tuple[list[str], float]]
+) -> Any:
+    from prometheus_client.core import CounterMetricFamily
+
+    family = CounterMetricFamily(PREFIX + name, meaning, labels=labels)
+    for label_values, value in values:
+        family.add_metric(label_values, value)
+    return family
+
+
+def _gauge(name: str, meaning: str, value: float, labels: Mapping[str, str] | None = None) -> Any:
+    from prometheus_client.core import GaugeMetricFamily
+
+    labels = labels or {}
+    family = GaugeMetricFamily(PREFIX + name, meaning, labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family
+
+
+def _kernel(balance: Balance) -> Iterator[Any]:
+    kernel = balance.kernel
+    yield _counter("seen_packets", "Packets at all hooks.", [], [([], kernel.seen.packets)])
+    yield _counter("seen_octets", "L2 octets at all hooks.", [], [([], kernel.seen.octets)])
+    for unit in ("packets", "octets"):
+        yield _counter(
+            f"outcome_{unit}",
+            f"What became of the {unit} seen; the outcomes add up to those seen.",
+            ["outcome"],
+            [([name], getattr(tally, unit)) for name, tally in kernel.outcomes.items()],
+        )
+    yield _counter(
+        "flows_created", "Entries inserted into the flow maps.", [], [([], kernel.flows_created)]
+    )
+    yield _counter(
+        "fragments_unmatched",
+        "Later IP fragments whose first fragment was not seen: counted under port 0.",
+        [],
+        [([], kernel.fragments_unmatched)],
+    )
+
+
+def _stages(balance: Balance) -> Iterator[Any]:
+    stages = {
+        "drained": balance.drained,
+        "deduplicated": balance.deduplicated,
+        "published": balance.published,
+    }
+    for unit in ("flows", "packets", "octets"):
+        yield _counter(
+            f"stage_{unit}",
+            f"{unit.capitalize()} drained from the kernel = deduplicated away + published.",
+            ["stage"],
+            [([stage], getattr(totals, unit)) for stage, totals in stages.items()],
+        )
+
+
+def _sinks(reading: Reading) -> Iterator[Any]:
+    sinks = reading.balance.sinks
+    for unit in ("flows", "packets", "octets"):
+        yield _counter(
+            f"sink_{unit}",
+            f"{unit.capitalize()} by sink: queued = delivered + dropped + pending.",
+            ["sink", "state"],
+            [
+                ([name, state], getattr(totals, unit))
+                for name, counts in sinks.items()
+                for state, totals in _states(counts)
+            ],
+        )
+        yield _counter(
+            f"sink_dropped_{unit}",
+            f"{unit.capitalize()} dropped by sink and reason.",
+            ["sink", "reason"],
+            [
+                ([name, reason], getattr(totals, unit))
+                for name, counts in sinks.items()
+                for reason, totals in counts.dropped.items()
+            ],
+        )
+    for name, counts in sinks.items():
+        labels = {"sink": name}
+        yield _gauge(
+            "sink_pending_flows", "Flows that wait for the sink.", counts.pending.flows, labels
+        )
+        yield _gauge(
+            "sink_healthy", "1 while deliveries succeed.", reading.sink_healthy[name], labels
+        )
+    yield _counter(
+        "sink_retries",
+        "Deliveries that were tried again.",
+        ["sink"],
+        [([name], count) for name, count in reading.sink_retries.items()],
+    )
+
+
+def _states(counts: SinkCounts) -> Iterator[tuple[str, Totals]]:
+    yield "queued", counts.queued
+    yield "delivered", counts.delivered
+    yield "dropped", counts.dropped_total
+
+
+def _state(reading: Reading) -> Iterator[Any]:
+    yield _counter(
+        "drains",
+        "Drains by cause.",
+        ["reason"],
+        [([reason], count) for reason, count in reading.drains.items()],
+    )
+    yield _counter("drain_seconds", "Time spent in drains.", [], [([], reading.drain_seconds)])
+    yield _gauge("interfaces", "Interfaces that are observed.", reading.interfaces)
+    yield _counter(
+        "attach_failures",
+        "Interfaces that could not be observed.",
+        [],
+        [([], reading.attach_failures)],
+    )
+    yield _gauge("map_capacity_flows", "Flows that one flow map holds.", reading.map_capacity)
+    yield _gauge(
+        "map_fill_ratio", "Flow map or ring buffer in use, whichever is fuller.", reading.map_fill
+    )
+    yield _gauge("dedupe_flows", "Flows that deduplication remembers.", reading.dedupe_flows)
+    yield _counter(
+        "dedupe_evictions",
+        "Flows forgotten for want of room.",
+        [],
+        [([], reading.dedupe_evictions)],
+    )
+    yield _gauge("ledger_closes", "1 if the ledger balances.", not reading.balance.problems())
+    yield _gauge("build_info", "Always 1.", 1, {"version": __version__})
