@@ -20,7 +20,7 @@ enum outcome {
 
 struct tally {
 	__u64 packets;
-	__u64 octets; /* L2, skb->len */
+	__u64 octets; /* L2, as flow_stats.octets_l2 */
 };
 
 /* The kernel's half of the ledger: one per CPU and direction, monotonic, never reset.

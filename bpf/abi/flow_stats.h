@@ -20,7 +20,7 @@ struct flow_stats {
 	__u64 first_mono_ns; /* CLOCK_MONOTONIC */
 	__u64 last_mono_ns;
 	__u64 packets;   /* on the wire: a GSO super-packet is its segments, unless configured */
-	__u64 octets_l2; /* sum of skb->len at the hook: what interface counters of veth count */
+	__u64 octets_l2; /* sum of the frames' lengths, likewise; without, of skb->len */
 	__u64 octets_l3; /* sum of the IP packets' lengths, as IPFIX IE 1 means it */
 	__u32 sampling_interval; /* 1 in N in force; 1 is every packet */
 	__u16 tcp_control_bits;  /* OR of the header bits, RFC 9565 */

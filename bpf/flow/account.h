@@ -12,14 +12,7 @@
 #include "../maps/flow_active.h"
 #include "../maps/flow_ring.h"
 #include "../parse/packet.h"
-
-/* What a packet adds to its flow. */
-struct increment {
-	__u64 mono_ns; /* with the coarse clock, up to a tick early */
-	__u64 octets_l3;
-	__u32 packets;
-	__u8 _pad[4];
-};
+#include "segments.h"
 
 /* The key in four-octet stores or wider: the map's hash reads it word by word at once, and a word
  * that was just written in parts stalls that read. */
@@ -51,7 +44,7 @@ static __always_inline void start_flow(struct flow_stats *stats, const struct pa
 	stats->first_mono_ns = exact_time(increment);
 	stats->last_mono_ns = stats->first_mono_ns;
 	stats->packets = increment->packets;
-	stats->octets_l2 = packet->octets;
+	stats->octets_l2 = increment->octets_l2;
 	stats->octets_l3 = increment->octets_l3;
 	stats->sampling_interval = sampling_interval ? sampling_interval : 1;
 	stats->tcp_control_bits = packet->tcp_control_bits;
@@ -72,8 +65,11 @@ static __always_inline void continue_flow(struct flow_stats *stats, const struct
 	}
 	if (stats->last_mono_ns < increment->mono_ns)
 		stats->last_mono_ns = increment->mono_ns;
+	/* The packets of a capture need not be in the order of their times. */
+	if (replay && stats->first_mono_ns > increment->mono_ns)
+		stats->first_mono_ns = increment->mono_ns;
 	stats->packets += increment->packets;
-	stats->octets_l2 += packet->octets;
+	stats->octets_l2 += increment->octets_l2;
 	stats->octets_l3 += increment->octets_l3;
 	stats->tcp_control_bits |= packet->tcp_control_bits;
 	stats->tcp_flag_sets |= packet->tcp_flag_sets;

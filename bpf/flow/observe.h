@@ -75,10 +75,10 @@ static __always_inline enum parse_result parse(struct __sk_buff *skb, struct pac
 	return result == PARSE_SHORT ? parse_pulled(skb, packet, direction, link) : result;
 }
 
-static __always_inline void count(struct tally *tally, __u32 packets, __u32 octets)
+static __always_inline void count(struct tally *tally, const struct increment *increment)
 {
-	tally->packets += packets;
-	tally->octets += octets;
+	tally->packets += increment->packets;
+	tally->octets += increment->octets_l2;
 }
 
 /* One packet at one hook: seen once, and under exactly one outcome. */
@@ -88,36 +88,32 @@ static __always_inline int observe(struct __sk_buff *skb, enum flow_direction di
 	struct counters *ledger;
 	struct packet packet;
 	struct increment increment;
-	enum parse_result result;
+	enum parse_result result = PARSE_OK;
+	enum outcome outcome;
 	__u32 index = direction;
-	__u32 segments;
+	int sampled;
 
 	ledger = bpf_map_lookup_elem(&counters, &index);
 	if (!ledger)
 		return TC_ACT_UNSPEC;
 	start_packet(&packet, skb, direction);
-	if (!take_sample()) {
-		segments = segment_count(skb, &packet);
-		count(&ledger->seen, segments, packet.octets);
-		count(&ledger->outcome[OUTCOME_SAMPLED_OUT], segments, packet.octets);
-		return TC_ACT_UNSPEC;
+	sampled = take_sample();
+	if (sampled)
+		result = parse(skb, &packet, direction, link);
+	measure(&increment, skb, &packet);
+	count(&ledger->seen, &increment);
+	if (!sampled) {
+		outcome = OUTCOME_SAMPLED_OUT;
+	} else if (result == PARSE_NOT_IP) {
+		outcome = OUTCOME_NOT_IP;
+	} else if (result != PARSE_OK) {
+		outcome = OUTCOME_MALFORMED;
+	} else {
+		if (packet.fragment != FRAGMENT_NONE)
+			join_fragments(&packet, ledger);
+		increment.mono_ns = packet_time(skb);
+		outcome = account(&packet, &increment, ledger);
 	}
-	result = parse(skb, &packet, direction, link);
-	segments = segment_count(skb, &packet);
-	count(&ledger->seen, segments, packet.octets);
-	if (result == PARSE_NOT_IP) {
-		count(&ledger->outcome[OUTCOME_NOT_IP], segments, packet.octets);
-		return TC_ACT_UNSPEC;
-	}
-	if (result != PARSE_OK) {
-		count(&ledger->outcome[OUTCOME_MALFORMED], segments, packet.octets);
-		return TC_ACT_UNSPEC;
-	}
-	if (packet.fragment != FRAGMENT_NONE)
-		join_fragments(&packet, ledger);
-	increment.packets = segments;
-	increment.octets_l3 = segment_octets_l3(skb, &packet, segments);
-	increment.mono_ns = packet_time(skb);
-	count(&ledger->outcome[account(&packet, &increment, ledger)], segments, packet.octets);
+	count(&ledger->outcome[outcome], &increment);
 	return TC_ACT_UNSPEC;
 }

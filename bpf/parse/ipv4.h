@@ -10,6 +10,7 @@
 
 #define IPV4_MORE_FRAGMENTS 0x2000
 #define IPV4_OFFSET_MASK 0x1fff
+#define IPV4_OCTETS_MAX 0xffff
 
 /* RFC 4291 section 2.5.5.2: ::ffff:0:0/96. */
 static __always_inline void map_ipv4(struct address *mapped, __be32 address)
@@ -18,11 +19,10 @@ static __always_inline void map_ipv4(struct address *mapped, __be32 address)
 	mapped->low = (__u64)address << 32 | bpf_htonl(0xffff);
 }
 
-/* Total length is 0 in a super-packet of more than 65,535 octets (BIG TCP). */
-static __always_inline __u32 ipv4_octets(const struct iphdr *ip, const struct cursor *cursor,
-					 const struct packet *packet)
+/* Total length is 0 in a super-packet of more octets than it can say (BIG TCP). */
+static __always_inline __u32 ipv4_octets(const struct iphdr *ip, const struct cursor *cursor)
 {
-	if (!ip->tot_len && packet->gso_size)
+	if (!ip->tot_len && cursor->left > IPV4_OCTETS_MAX)
 		return cursor->left;
 	return bpf_ntohs(ip->tot_len);
 }
@@ -37,7 +37,7 @@ static __always_inline enum parse_result parse_ipv4(struct cursor *cursor, struc
 	if (!readable(cursor, sizeof(*ip)))
 		return PARSE_SHORT;
 	header = ip->ihl * 4;
-	packet->ip_octets = ipv4_octets(ip, cursor, packet);
+	packet->ip_octets = ipv4_octets(ip, cursor);
 	if (ip->version != 4 || header < sizeof(*ip) || packet->ip_octets < header ||
 	    packet->ip_octets > cursor->left)
 		return PARSE_MALFORMED;

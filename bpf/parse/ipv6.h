@@ -20,6 +20,7 @@
 #define EXTENSION_OCTETS_MASK 0x0fff
 #define IPV6_OFFSET_MASK 0xfff8
 #define IPV6_MORE_FRAGMENTS 0x0001
+#define IPV6_PAYLOAD_MAX 0xffff
 
 /* The first eight octets of any extension header (RFC 6564 section 4), with the names that they
  * have in a fragment header (RFC 8200 section 4.5). */
@@ -112,11 +113,11 @@ malformed:
 	return chain.word;
 }
 
-/* Payload length 0 is a jumbogram (RFC 2675) or a super-packet of more than 65,535 octets. */
-static __always_inline __u32 ipv6_octets(const struct ipv6hdr *ip, const struct cursor *cursor,
-					 const struct packet *packet)
+/* Payload length is 0 in a jumbogram (RFC 2675) and in a super-packet of more octets than it can say
+ * (BIG TCP). */
+static __always_inline __u32 ipv6_octets(const struct ipv6hdr *ip, const struct cursor *cursor)
 {
-	if (!ip->payload_len && (packet->gso_size || ip->nexthdr == IPPROTO_HOPOPTS))
+	if (!ip->payload_len && cursor->left > sizeof(*ip) + IPV6_PAYLOAD_MAX)
 		return cursor->left;
 	return sizeof(*ip) + bpf_ntohs(ip->payload_len);
 }
@@ -144,7 +145,7 @@ static __always_inline enum parse_result parse_ipv6(struct __sk_buff *skb, struc
 
 	if (!readable(cursor, sizeof(*ip)))
 		return PARSE_SHORT;
-	packet->ip_octets = ipv6_octets(ip, cursor, packet);
+	packet->ip_octets = ipv6_octets(ip, cursor);
 	copy_ipv6(&packet->src_addr, &ip->saddr);
 	copy_ipv6(&packet->dst_addr, &ip->daddr);
 	if (ip->version != 6 || packet->ip_octets > cursor->left ||

@@ -18,7 +18,7 @@
 #define TCP_ACK 0x10
 #define UDP_HEADER_OCTETS 8
 #define SCTP_HEADER_OCTETS 12
-#define ICMP_HEADER_OCTETS 4
+#define ICMP_HEADER_OCTETS 8
 #define PORTS_OCTETS 4
 
 struct l4_ports {
