@@ -240,3 +240,18 @@ def concatenate(batches: list[FlowBatch]) -> FlowBatch:
         name: np.concatenate([getattr(batch, name) for batch in batches]) for name in ROW_COLUMNS
     }
     return replace(batches[-1], **columns)
+
+
+def mac_numbers(macs: U1) -> U8:
+    """
+    MAC addresses as integers: 11:22:33:44:55:66 is 0x112233445566.
+
+    Args:
+        macs: uint8, shape (n, 6).
+
+    Returns:
+        uint64, shape (n,).
+    """
+    wide = np.zeros((len(macs), 8), np.uint8)
+    wide[:, 2:] = macs
+    return wide.view(">u8").astype(np.uint64).reshape(-1)

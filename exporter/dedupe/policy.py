@@ -19,31 +19,40 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.batch.batch import FlowBatch
+from exporter.batch.batch import FlowBatch, mac_numbers
 from exporter.batch.group import SEED, Groups, group_rows, hash_words, labels
 
 I8 = NDArray[np.int64]
 U8 = NDArray[np.uint64]
 
 _LOW = np.uint64(0xFFFFFFFF)
+#: Second word of an IPv4 address that is 0.0.0.0.
+_MAPPED = np.uint64(0xFFFF0000)
 _32, _48, _56 = np.uint64(32), np.uint64(48), np.uint64(56)
 
 
-def identities(words: U8) -> U8:
+def identities(words: U8, src_mac: NDArray[np.uint8]) -> U8:
     """
     What makes packets at different points the same flow: addresses, ports, protocol.
 
-    Not the VLAN: one point sees a frame's tag, the next has it removed.
+    Not the VLAN: one point sees a frame's tag, the next has it removed. The source MAC only where the
+    source address is unspecified: every host asks for its address (DHCP) and announces its groups
+    (MLD) from there, and they are different packets.
 
     Args:
         words: ``FlowBatch.key_words()``, shape (n, 6).
+        src_mac: Shape (n, 6).
 
     Returns:
-        uint64, shape (n, 5).
+        uint64, shape (n, 6).
     """
-    result = np.empty((len(words), 5), np.uint64)
+    result = np.empty((len(words), 6), np.uint64)
     result[:, :4] = words[:, :4]
     result[:, 4] = words[:, 4] >> _32 | (words[:, 5] >> _48 & np.uint64(0xFF)) << _32
+    result[:, 5] = 0
+    nobody = np.flatnonzero((words[:, 0] == 0) & (words[:, 1] & ~_MAPPED == 0))
+    if len(nobody):
+        result[nobody, 5] = mac_numbers(src_mac[nobody])
     return result
 
 
@@ -101,7 +110,7 @@ class Cells:
 def cells(batch: FlowBatch, other_seed: np.uint64) -> Cells:
     """Sort a batch, not empty, by flow and point."""
     words = batch.key_words()
-    identity = identities(words)
+    identity = identities(words, batch.src_mac)
     hashes = hash_words(identity, SEED)
     groups = group_rows(identity, hashes)
     where = points(words)

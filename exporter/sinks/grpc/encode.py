@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.batch.batch import FlowBatch, Interface, Point
+from exporter.batch.batch import FlowBatch, Interface, Point, mac_numbers
 from exporter.fanout.contract import Message
 
 U8 = NDArray[np.uint64]
@@ -236,8 +236,8 @@ def _columns(batch: FlowBatch, shape: _Shape) -> dict[str, NDArray[Any]]:
         "start_ns": start - start_s * _SECOND,
         "end_s": end_s,
         "end_ns": end - end_s * _SECOND,
-        "src_mac": _mac_numbers(batch.src_mac),
-        "dst_mac": _mac_numbers(batch.dst_mac),
+        "src_mac": mac_numbers(batch.src_mac),
+        "dst_mac": mac_numbers(batch.dst_mac),
         "dscp": batch.dscp,
         "protocol": batch.ip_protocol,
         "octets": batch.octet_count_l2,
@@ -253,13 +253,6 @@ def _columns(batch: FlowBatch, shape: _Shape) -> dict[str, NDArray[Any]]:
     else:
         columns["src_port"], columns["dst_port"] = batch.src_port, batch.dst_port
     return columns
-
-
-def _mac_numbers(macs: NDArray[np.uint8]) -> U8:
-    """11:22:33:44:55:66 as 0x112233445566."""
-    wide = np.zeros((len(macs), 8), np.uint8)
-    wide[:, 2:] = macs
-    return wide.view(">u8").astype(np.uint64).reshape(-1)
 
 
 def _width(values: NDArray[Any]) -> int:
