@@ -76,6 +76,7 @@ class Pipeline:
             self.fetcher.open()
             self.router.start()
             self.watcher.start()
+            log.info("capturing on %d interface(s)", self.fetcher.points())
         except BaseException:
             self.watcher.close()
             self.router.stop(0)

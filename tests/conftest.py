@@ -1,0 +1,60 @@
+"""What all tests share: who may run them, and that they leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.net import Network
+
+#: Tests below these directories load programs into the kernel.
+_PRIVILEGED = ("kernel", "e2e")
+
+
+def missing(what: str) -> None:
+    """A component that a test needs is not here: a failure in CI, a skip with its reason elsewhere."""
+    if os.environ.get("CI"):
+        pytest.fail(f"missing in CI: {what}")
+    pytest.skip(f"missing: {what}")
+
+
+@pytest.fixture(autouse=True)
+def _privileged(request: pytest.FixtureRequest) -> None:
+    """Kernel and end-to-end tests need root."""
+    where = Path(str(request.node.path)).relative_to(Path(__file__).parent).parts[0]
+    if where in _PRIVILEGED and os.geteuid() != 0:
+        missing("root, to load programs and to make namespaces")
+
+
+def _descriptors() -> set[str]:
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(entry.readlink())
+        except FileNotFoundError:
+            continue
+        if target.startswith("anon_inode:bpf") or target.startswith("net:"):
+            found.add(f"{entry.name} -> {target}")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_leaked_descriptors() -> Iterator[None]:
+    """A test that leaves a BPF or namespace descriptor open fails."""
+    before = _descriptors()
+    yield
+    leaked = _descriptors() - before
+    assert not leaked, f"leaked descriptors: {sorted(leaked)}"
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Namespaces that are gone after the test."""
+    made = Network()
+    try:
+        yield made
+    finally:
+        made.close()
