@@ -97,12 +97,12 @@ def _print_flows(replayed: Any, config: Any, schema: str, *, as_table: bool) -> 
     from exporter.dedupe.config import DedupeConfig
     from exporter.dedupe.dedupe import Deduper
     from exporter.enrich.interfaces import InterfaceNames
-    from exporter.enrich.observer import ObserverName, find_observer
+    from exporter.enrich.observer import ObserverName
     from exporter.sinks.stdout.encode import SHAPES, encode
 
     batch = Deduper(DedupeConfig(mode="none")).apply(replayed.batch)
     batch = InterfaceNames(lambda: replayed.names).apply(batch)
-    batch = ObserverName(find_observer(config.agent)).apply(batch)
+    batch = ObserverName(config.agent).apply(batch)
     if as_table:
         from rich.console import Console
 

@@ -22,7 +22,7 @@ from exporter.config import Config, SinkConfig
 from exporter.dedupe.dedupe import Deduper
 from exporter.enrich.base import Enricher
 from exporter.enrich.interfaces import InterfaceNames
-from exporter.enrich.observer import ObserverName, find_observer
+from exporter.enrich.observer import ObserverName
 from exporter.errors import ConfigError
 from exporter.fanout.contract import Sink
 from exporter.fanout.queue import BatchQueue
@@ -54,7 +54,10 @@ class Pipeline:
         self.watcher = InterfaceWatcher(config.capture, self.fetcher)
         self._drain = Drain(self.fetcher)
         self._deduper = Deduper(config.dedupe)
-        self._enrichers: tuple[Enricher, ...] = ()
+        self._enrichers: tuple[Enricher, ...] = (
+            InterfaceNames(lambda: self.watcher.names),
+            ObserverName(config.agent),
+        )
         self.ledger = Ledger(self.fetcher.counts)
         self.router = Router(
             [_worker(sink, on_closed) for sink in named(config.sinks)], self.ledger
@@ -69,10 +72,6 @@ class Pipeline:
             ExporterError, BpfError: If something is missing; nothing is left attached then.
         """
         try:
-            self._enrichers = (
-                InterfaceNames(lambda: self.watcher.names),
-                ObserverName(find_observer(self._config.agent)),
-            )
             self.fetcher.open()
             self.router.start()
             self.watcher.start()

@@ -1,8 +1,8 @@
 """
 One packet seen at several observation points becomes one flow.
 
-Contract: rows are removed, marked or merged, never reordered within a flow's VLANs, never invented;
-the packets and octets of what is passed on, plus those deduplicated away, are those that came in.
+Contract: rows are removed, marked or made smaller, never reordered, never invented; the packets and
+octets of what is passed on, plus those deduplicated away, are those that came in.
 """
 
 from __future__ import annotations
@@ -43,18 +43,22 @@ class Deduper:
         Returns:
             A batch whose rows list their observation points.
         """
-        if self._mode == "none" or not len(batch):
+        if self._mode == "none":
+            return _with_own_point(batch)
+        if not len(batch):
+            self.window.nothing_seen()
             return _with_own_point(batch)
         table = cells(batch, OTHER_SEED)
-        lag, lag_l3, led_before = self.window.recall(table, batch.window.start_ns)
-        election = elect(table, lag, lag_l3, led_before)
+        debts, led_before = self.window.recall(table, batch.window.start_ns)
+        sampled = bool(batch.sampling_interval.max() > 1)
+        election = elect(table, debts, led_before, moves=not sampled)
         self.window.remember(table, election, batch.window.end_ns)
         if self._mode == "mark":
             return _marked(_with_own_point(batch), table, election)
-        kept, flow = _leading(batch, table, election)
+        kept, cell = _counted(batch, table, election)
         if self._mode == "drop":
             return _with_own_point(kept)
-        return _with_flow_points(kept, flow, table, election)
+        return _with_flow_points(kept, cell, table)
 
 
 def _point(number: int) -> Point:
@@ -72,51 +76,35 @@ def _with_own_point(batch: FlowBatch) -> FlowBatch:
     )
 
 
-def _leaders(table: Cells, election: Election) -> NDArray[np.bool_]:
-    """bool, shape (cells,): this cell's rows are the flow's record."""
-    leads = np.zeros(len(table.point), np.bool_)
-    leads[election.leader[election.packets > 0]] = True
-    return leads
-
-
 def _marked(batch: FlowBatch, table: Cells, election: Election) -> FlowBatch:
     duplicate = np.empty(len(batch), np.bool_)
-    duplicate[table.order] = ~_leaders(table, election)[table.cell_of_row]
+    duplicate[table.order] = (election.packets == 0)[table.cell_of_row]
     return replace(batch, duplicate=duplicate)
 
 
-def _leading(batch: FlowBatch, table: Cells, election: Election) -> tuple[FlowBatch, I8]:
-    """The leaders' rows, in the batch's order, and the flow number of each."""
+def _counted(batch: FlowBatch, table: Cells, election: Election) -> tuple[FlowBatch, I8]:
+    """The rows of the cells that count, in the batch's order, and the cell of each."""
     cell = np.empty(len(batch), np.int64)
     cell[table.order] = table.cell_of_row
-    kept = _leaders(table, election)[cell]
-    flow = table.flow[cell]
-    late = table.packets[election.leader] - election.packets
-    if np.any(late[election.packets > 0]):
-        batch, left = _without_late(batch, table, election, late)
-        kept &= left
+    counts = election.packets > 0
+    kept = counts[cell]
+    late = np.where(counts, table.packets - election.packets, 0)
+    if late.any():
+        late_l3 = np.where(counts, table.octets_l3 - election.octets_l3, 0)
+        batch = _without_late(batch, table, late, late_l3)
+        kept &= batch.packet_count > 0
     if kept.all():
-        return batch, flow
-    return batch.take(kept), flow[kept]
+        return batch, cell
+    return batch.take(kept), cell[kept]
 
 
-def _without_late(
-    batch: FlowBatch, table: Cells, election: Election, late: I8
-) -> tuple[FlowBatch, NDArray[np.bool_]]:
-    """Leaders' rows without what an earlier leader counted; which rows have packets left."""
-    flow = table.flow[table.cell_of_row]
-    leads = election.leader[flow] == table.cell_of_row
-    late_l3 = table.octets_l3[election.leader] - election.octets_l3
-    less = _subtract(
-        batch.take(table.order),
-        table.cell_of_row,
-        np.where(leads, late[flow], 0),
-        np.where(leads, late_l3[flow], 0),
-    )
+def _without_late(batch: FlowBatch, table: Cells, late: I8, late_l3: I8) -> FlowBatch:
+    """The batch without what an earlier leader counted: so much of each cell."""
+    cell = table.cell_of_row
+    less = _subtract(batch.take(table.order), cell, late[cell], late_l3[cell])
     back = np.empty(len(batch), np.int64)
     back[table.order] = np.arange(len(batch))
-    batch = less.take(back)
-    return batch, batch.packet_count > 0
+    return less.take(back)
 
 
 def _subtract(batch: FlowBatch, cell: I8, late: I8, late_l3: I8) -> FlowBatch:
@@ -155,22 +143,19 @@ def _subtract(batch: FlowBatch, cell: I8, late: I8, late_l3: I8) -> FlowBatch:
     )
 
 
-def _with_flow_points(batch: FlowBatch, flow: I8, table: Cells, election: Election) -> FlowBatch:
-    """Each row lists all points that saw its flow, the counted one first."""
+def _with_flow_points(batch: FlowBatch, cell: I8, table: Cells) -> FlowBatch:
+    """Each row lists all points that saw its flow, its own first."""
     marks = hash_words(table.point.reshape(-1, 1))
-    leading = marks[election.leader]
-    sets = np.add.reduceat(marks, table.flow_starts) ^ (leading << np.uint64(1))
-    distinct = np.unique(sets[flow])
-    numbers = np.searchsorted(distinct, sets[flow])
-    example = np.zeros(len(distinct), np.int64)
-    example[numbers] = flow
-    lists = tuple(_points_of(int(number), table, election) for number in example)
+    sets = np.add.reduceat(marks, table.flow_starts)[table.flow[cell]]
+    sets ^= marks[cell] << np.uint64(1)
+    distinct, example, numbers = np.unique(sets, return_index=True, return_inverse=True)
+    lists = tuple(_points_of(int(cell[row]), table) for row in example[: len(distinct)])
     return replace(batch, points=numbers.astype(np.uint32), point_lists=lists)
 
 
-def _points_of(flow: int, table: Cells, election: Election) -> tuple[Point, ...]:
-    ends = np.append(table.flow_starts[1:], len(table.point))
-    start, end = int(table.flow_starts[flow]), int(ends[flow])
-    leader = int(election.leader[flow])
-    others = [cell for cell in range(start, end) if cell != leader]
-    return tuple(_point(int(table.point[cell])) for cell in (leader, *others))
+def _points_of(cell: int, table: Cells) -> tuple[Point, ...]:
+    flow = int(np.searchsorted(table.flow_starts, cell, "right")) - 1
+    start = int(table.flow_starts[flow])
+    end = int(np.append(table.flow_starts[1:], len(table.point))[flow])
+    others = [other for other in range(start, end) if other != cell]
+    return tuple(_point(int(table.point[one])) for one in (cell, *others))

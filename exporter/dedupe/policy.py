@@ -6,9 +6,14 @@ That point *leads*: its record is the flow's record; the others are duplicates. 
 leader while no other point has seen more, and on a tie the first to see the flow leads (first
 come).
 
+A flow may move within a drain: one point stops seeing it, and later another begins to. They saw
+different packets, so they are counted one after the other, each with its own record, if that makes
+more than any single point saw. Of a point that stopped and began again in one drain, what others
+saw meanwhile cannot be told from what it saw itself: the point that saw most counts.
+
 Drains cut time for all points at one moment, but a packet may be between two points then: counted
 at one before the cut, at the other after it. What a point still owes, because the leader counted it
-already, is its *lag*, and is subtracted from what it brings next. So nothing is counted twice when
+already, is its *debt*, and is subtracted from what it brings next. So nothing is counted twice when
 the leader falls silent, and nothing is lost when the flow moves to another path.
 """
 
@@ -24,6 +29,11 @@ from exporter.batch.group import SEED, Groups, group_rows, hash_words, labels
 
 I8 = NDArray[np.int64]
 U8 = NDArray[np.uint64]
+
+#: How long a packet may take from one point of this host to the next. Longer, and it is taken for
+#: another packet on a new path. Softirqs and container networks need well under a millisecond; this
+#: leaves room for a busy CPU and a shaping qdisc.
+TRANSIT_NS = 50_000_000
 
 _LOW = np.uint64(0xFFFFFFFF)
 #: Second word of an IPv4 address that is 0.0.0.0.
@@ -153,60 +163,187 @@ def _by_point(groups: Groups, where: U8) -> tuple[I8, I8, I8]:
 
 
 @dataclass(frozen=True)
-class Election:
+class Debts:
     """
-    Who leads each flow, and how much the flow has.
+    What points owe: packets that the leader counted already and that they may still bring.
 
     Args:
-        leader: int64, shape (flows,): the leading cell.
-        packets, octets_l3: int64, shape (flows,): what is new, from the leader, never negative.
-        lag, lag_l3: int64, shape (cells,): what each cell owes after this drain.
+        packets, octets_l3: int64, shape (cells,), never negative.
+    """
+
+    packets: I8
+    octets_l3: I8
+
+
+@dataclass(frozen=True)
+class Election:
+    """
+    Who counts each flow, and how much.
+
+    Args:
+        leader: int64, shape (flows,): the cell that leads from now on, the last one that counts.
+        packets, octets_l3: int64, shape (cells,): what is new in the cells that count, 0 in others.
+        debts: Of each cell after this drain.
     """
 
     leader: I8
     packets: I8
     octets_l3: I8
-    lag: I8
-    lag_l3: I8
+    debts: Debts
+
+    def flow_packets(self, table: Cells) -> I8:
+        """What is new of each flow, int64, shape (flows,)."""
+        return np.add.reduceat(self.packets, table.flow_starts)
 
 
-def elect(table: Cells, lag: I8, lag_l3: I8, led_before: NDArray[np.bool_]) -> Election:
+@dataclass(frozen=True)
+class _Reach:
+    """
+    How much of its flow each cell has seen, together with those that it took over from.
+
+    Args:
+        packets, octets_l3: int64, shape (cells,): sums along the chain that ends in the cell.
+        begin_ns: uint64, shape (cells,): first packet of the chain.
+        before: int64, shape (cells,): the cell that it took over from, -1 for none; ``None`` if no
+            flow moved.
+    """
+
+    packets: I8
+    octets_l3: I8
+    begin_ns: U8
+    before: I8 | None
+
+
+def elect(table: Cells, debts: Debts, led_before: NDArray[np.bool_], *, moves: bool) -> Election:
     """
     Choose the leaders.
 
     Args:
         table: The cells of a drain.
-        lag: int64, shape (cells,): packets that each owes from before.
-        lag_l3: int64, shape (cells,): IP octets likewise.
+        debts: What each cell owes from before.
         led_before: bool, shape (cells,): it led its flow in the drain before.
+        moves: Whether a flow may have moved within the drain. Not if packets were sampled: points
+            then see different packets of the same flow.
     """
-    available = table.packets - lag
-    available_l3 = table.octets_l3 - lag_l3
+    new = np.maximum(table.packets - debts.packets, 0)
+    new_l3 = np.where(new > 0, np.maximum(table.octets_l3 - debts.octets_l3, 0), 0)
     flow = table.flow
     leader = table.flow_starts.copy()
-    shared = np.flatnonzero(np.diff(table.flow_starts, append=len(flow)) > 1)
+    reach = _Reach(new, new_l3, table.first_ns, None)
+    sizes = np.diff(table.flow_starts, append=len(flow))
+    shared = np.flatnonzero(sizes > 1)
     if len(shared):
-        leader[shared] = _first_ranked(table, available, led_before, flow, shared)
-    packets = np.maximum(available[leader], 0)
-    octets_l3 = np.where(packets > 0, np.maximum(available_l3[leader], 0), 0)
+        if moves:
+            reach = _with_moves(table, reach, flow, debts.packets > 0)
+        leader[shared] = _first_ranked(table, reach, led_before, flow, shared)
+    counts = np.zeros(len(flow), np.bool_)
+    last = leader
+    while len(last):
+        counts[last] = True
+        last = last[:0] if reach.before is None else reach.before[last]
+        last = last[last >= 0]
     return Election(
         leader=leader,
-        packets=packets,
-        octets_l3=octets_l3,
-        lag=np.maximum(packets[flow] - available, 0),
-        lag_l3=np.maximum(octets_l3[flow] - available_l3, 0),
+        packets=np.where(counts, new, 0),
+        octets_l3=np.where(counts, new_l3, 0),
+        debts=_debts(reach, leader[flow]),
     )
 
 
 def _first_ranked(
-    table: Cells, available: I8, led_before: NDArray[np.bool_], flow: I8, shared: I8
+    table: Cells, reach: _Reach, led_before: NDArray[np.bool_], flow: I8, shared: I8
 ) -> I8:
     """
-    Of flows with several cells, the one with most packets, then the old leader, then first come.
+    Of flows with several cells, the one that reaches most packets, then alone rather than with
+    others, then the old leader, then first come.
     """
     contested = np.zeros(len(table.flow_starts), np.bool_)
     contested[shared] = True
     some = np.flatnonzero(contested[flow])
-    order = np.lexsort((table.first_ns[some], ~led_before[some], -available[some], flow[some]))
-    ranked = some[order]
+    keys = [table.first_ns[some], ~led_before[some], -reach.packets[some], flow[some]]
+    if reach.before is not None:
+        keys.insert(2, reach.before[some] >= 0)
+    ranked = some[np.lexsort(keys)]
     return ranked[np.flatnonzero(np.diff(flow[ranked], prepend=-1))]
+
+
+def _debts(reach: _Reach, leader: I8) -> Debts:
+    """
+    What each cell has not seen yet of what its flow's leader has.
+
+    A point that came later than the leader cannot owe what was before: how much of the rest is
+    under way to it is not known, and taken for nothing.
+    """
+    in_step = reach.begin_ns <= reach.begin_ns[leader] + np.uint64(TRANSIT_NS)
+    packets = np.where(in_step, reach.packets[leader] - reach.packets, 0)
+    octets_l3 = np.where(packets > 0, reach.octets_l3[leader] - reach.octets_l3, 0)
+    return Debts(packets, np.maximum(octets_l3, 0))
+
+
+def _with_moves(table: Cells, reach: _Reach, flow: I8, owes: NDArray[np.bool_]) -> _Reach:
+    """
+    Add to each cell's reach the best of those that had stopped when it began.
+
+    Cells of one path begin and end within ``TRANSIT_NS`` of each other, so a move needs more than
+    that at both ends, and they overlap no longer than that. When the first new packet of a cell
+    that owes came is not known: as late as can be.
+    """
+    transit = np.int64(TRANSIT_NS)
+    first, last = table.first_ns.astype(np.int64), table.last_ns.astype(np.int64)
+    stopped = np.maximum(last - transit, np.where(owes, last, first) + transit)
+    began = np.minimum(first, last - 2 * transit)
+    moved = np.minimum.reduceat(stopped, table.flow_starts) <= np.maximum.reduceat(
+        began, table.flow_starts
+    )
+    some = np.flatnonzero(moved[flow])
+    if not len(some):
+        return reach
+    packets, octets_l3 = reach.packets.copy(), reach.octets_l3.copy()
+    begin_ns, before = reach.begin_ns.copy(), np.full(len(flow), -1, np.int64)
+    order, runs, earlier = _by_stop(flow[some], stopped[some], began[some])
+    order = some[order]
+    # The best chain among a flow's first cells; whoever takes over at a cell stopped before it.
+    best = np.empty(len(order), np.int64)
+    sizes = np.diff(runs, append=len(order))
+    for rank in range(int(sizes.max())):
+        runs, sizes = runs[sizes > rank], sizes[sizes > rank]
+        place = runs + rank
+        cell = order[place]
+        takes_over = earlier[place] > runs
+        heir, heritage = cell[takes_over], best[earlier[place[takes_over]] - 1]
+        packets[heir] += packets[heritage]
+        octets_l3[heir] += octets_l3[heritage]
+        begin_ns[heir] = begin_ns[heritage]
+        before[heir] = heritage
+        best[place] = cell
+        if rank:
+            rival = best[place - 1]
+            best[place] = np.where(packets[cell] > packets[rival], cell, rival)
+    return _Reach(packets, octets_l3, begin_ns, before)
+
+
+def _by_stop(flow: I8, stopped: I8, began: I8) -> tuple[I8, I8, I8]:
+    """
+    Cells in the order that they stopped, flow by flow.
+
+    Returns:
+        That order; where in it each flow begins; and for each place in it, the place after the last
+        cell of the flow that had stopped when this one began.
+    """
+    order = np.lexsort((stopped, flow))
+    flows = flow[order]
+    runs = np.flatnonzero(np.diff(flows, prepend=-1))
+    count = len(order)
+    # Stops and beginnings in one sequence: the stops before a beginning are those it follows.
+    sequence = np.lexsort(
+        (
+            np.repeat((0, 1), count),
+            np.concatenate((stopped[order], began[order])),
+            np.concatenate((flows, flows)),
+        )
+    )
+    stops_until = np.cumsum(sequence < count)
+    earlier = np.empty(count, np.int64)
+    is_beginning = sequence >= count
+    earlier[sequence[is_beginning] - count] = stops_until[is_beginning]
+    return order, runs, earlier

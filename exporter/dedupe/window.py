@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.batch.group import OTHER_SEED, hash_words
-from exporter.dedupe.policy import I8, U8, Cells, Election
+from exporter.dedupe.policy import I8, TRANSIT_NS, U8, Cells, Debts, Election
 
-#: How long a packet may take from one point of this host to the next. Longer, and it is taken for
-#: another packet on a new path. Softirqs and container networks need well under a millisecond; this
-#: leaves room for a busy CPU and a shaping qdisc.
-TRANSIT_NS = 50_000_000
+#: A debt of so many packets may always be under way, however few the flow has in a second. More is
+#: believed only at the flow's own rate: what accumulates where packets are dropped between two
+#: points, or counted differently at them, is not under way.
+_BURST = 32
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,10 @@ class _Flows:
     hash: U8
     check: U8
     leader: U8  # point
-    packets: I8  # counted in the last drain that had it
+    packets: I8  # that the leader counted in the last drain that had the flow
     octets_l3: I8
-    quiet_ns: I8  # from its last packet to the end of that drain
+    young: NDArray[np.bool_]  # the leader's first packet was at that drain's very end
+    quiet_ns: I8  # from the flow's last packet to the end of that drain
     seen_ns: I8  # end of that drain
     fresh: NDArray[np.bool_]  # that drain was the last one
 
@@ -45,8 +46,9 @@ class _Followers:
 
     hash: U8
     check: U8
-    lag: I8
-    lag_l3: I8
+    packets: I8
+    octets_l3: I8
+    sure: NDArray[np.bool_]  # not too much to be under way
 
 
 def _find(haystack: U8, checks: U8, needles: U8, needle_checks: U8) -> tuple[I8, NDArray[np.bool_]]:
@@ -57,9 +59,14 @@ def _find(haystack: U8, checks: U8, needles: U8, needle_checks: U8) -> tuple[I8,
     return place, (haystack[place] == needles) & (checks[place] == needle_checks)
 
 
-def _empty_flows() -> _Flows:
+def _no_flows() -> _Flows:
+    wide, signed, flags = np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.bool_)
+    return _Flows(wide, wide, wide, signed, signed, flags, signed, signed, flags)
+
+
+def _no_followers() -> _Followers:
     wide, signed = np.empty(0, np.uint64), np.empty(0, np.int64)
-    return _Flows(wide, wide, wide, signed, signed, signed, signed, np.empty(0, np.bool_))
+    return _Followers(wide, wide, signed, signed, np.empty(0, np.bool_))
 
 
 class DedupeWindow:
@@ -74,45 +81,48 @@ class DedupeWindow:
     def __init__(self, expiry_ns: int, max_flows: int) -> None:
         self._expiry_ns = expiry_ns
         self._max_flows = max_flows
-        self._flows = _empty_flows()
-        self._followers = _Followers(*(np.empty(0, t) for t in ("u8", "u8", "i8", "i8")))
+        self._flows = _no_flows()
+        self._followers = _no_followers()
         self.evictions = 0
 
     def __len__(self) -> int:
         return len(self._flows.hash)
 
-    def recall(self, table: Cells, start_ns: int) -> tuple[I8, I8, NDArray[np.bool_]]:
+    def recall(self, table: Cells, start_ns: int) -> tuple[Debts, NDArray[np.bool_]]:
         """
         What each cell owes, and whether it led before.
+
+        Owed is only what can be under way: the flow was seen just before the cut, and the point
+        sees it just after. A point that goes on when the leader has stopped may be the flow's new
+        path: what it brings is taken for late packets only as far as that is certain.
 
         Args:
             table: The cells of a drain.
             start_ns: When the drain's window began.
 
         Returns:
-            Lag in packets, int64; lag in IP octets, int64; led before, bool; all of shape (cells,).
+            The debts, and led before: bool, shape (cells,).
         """
+        packets, octets_l3 = np.zeros((2, len(table.point)), np.int64)
         known = self._flows
         place, there = _find(known.hash, known.check, table.flow_hash, table.flow_check)
         if not there.any():
-            nothing = np.zeros(len(table.point), np.int64)
-            return nothing, nothing, np.zeros(len(table.point), np.bool_)
+            return Debts(packets, octets_l3), np.zeros(len(table.point), np.bool_)
         flow = table.flow
         led = there[flow] & (known.leader[place][flow] == table.point)
         fresh = there & known.fresh[place]
-        lag, lag_l3, follows = self._recall_followers(table, flow)
-        near = table.first_ns.astype(np.int64) - start_ns <= TRANSIT_NS
-        # A point that is new to a flow may bring what its leader counted just before the cut.
-        newcomer = fresh[flow] & ~led & ~follows
-        in_flight = newcomer & near & (known.quiet_ns[place] <= TRANSIT_NS)[flow]
-        lag = np.where(in_flight, known.packets[place][flow], lag)
-        lag_l3 = np.where(in_flight, known.octets_l3[place][flow], lag_l3)
-        # Where the leader is silent, debts are believed only of packets that were under way; a
-        # point that goes on for longer is the flow's new path.
-        leader_present = np.logical_or.reduceat(led, table.flow_starts)
-        late = table.last_ns.astype(np.int64) - start_ns > TRANSIT_NS
-        forgiven = ~fresh[flow] | led | (~leader_present[flow] & late)
-        return np.where(forgiven, 0, lag), np.where(forgiven, 0, lag_l3), led
+        since_ns = known.quiet_ns[place][flow] + (table.first_ns.astype(np.int64) - start_ns)
+        late = np.flatnonzero(fresh[flow] & ~led & (since_ns <= TRANSIT_NS))
+        if not len(late):
+            return Debts(packets, octets_l3), led
+        outlasts = _outlasts_leader(table, flow, led, late, start_ns)
+        owed, owed_l3, follows = self._owed_by_followers(table, flow, late, outlasts)
+        newcomers = np.flatnonzero(~follows)
+        owed[newcomers], owed_l3[newcomers] = self._owed_by_newcomers(
+            table, led, late[newcomers], place[flow[late[newcomers]]], outlasts[newcomers]
+        )
+        packets[late], octets_l3[late] = owed, owed_l3
+        return Debts(packets, octets_l3), led
 
     def remember(self, table: Cells, election: Election, end_ns: int) -> None:
         """
@@ -126,33 +136,70 @@ class DedupeWindow:
         known = self._flows
         place, there = _find(known.hash, known.check, table.flow_hash, table.flow_check)
         # A flow of which only late packets came keeps its leader.
-        idle = there & (election.packets == 0)
-        leader = np.where(idle, _pick(known.leader, place), table.point[election.leader])
+        idle = there & (election.flow_packets(table) == 0)
+        cell = election.leader
+        leader = np.where(idle, _pick(known.leader, place), table.point[cell])
+        first = table.first_ns[cell].astype(np.int64)
         last = np.maximum.reduceat(table.last_ns, table.flow_starts).astype(np.int64)
         now = _Flows(
             hash=table.flow_hash,
             check=table.flow_check,
             leader=leader,
-            packets=election.packets,
-            octets_l3=election.octets_l3,
+            packets=election.packets[cell],
+            octets_l3=election.octets_l3[cell],
+            young=first >= end_ns - TRANSIT_NS,
             quiet_ns=end_ns - last,
             seen_ns=np.full(len(leader), end_ns, np.int64),
             fresh=np.ones(len(leader), np.bool_),
         )
         self._keep(now, place[there], end_ns)
-        self._keep_followers(table, election, leader)
+        span = np.maximum(table.last_ns[cell].astype(np.int64) - first, TRANSIT_NS)
+        believable = np.maximum(now.packets * (TRANSIT_NS / span), _BURST)
+        self._keep_followers(table, election.debts, leader, believable)
 
-    def _recall_followers(self, table: Cells, flow: I8) -> tuple[I8, I8, NDArray[np.bool_]]:
+    def nothing_seen(self) -> None:
+        """A drain brought nothing at all: nothing is under way any more."""
+        self._flows.fresh[:] = False
+        self._followers = _no_followers()
+
+    def _owed_by_followers(
+        self, table: Cells, flow: I8, late: I8, outlasts: NDArray[np.bool_]
+    ) -> tuple[I8, I8, NDArray[np.bool_]]:
+        """What each late cell owed at the cut; which of them did not lead then."""
         known = self._followers
-        if not len(known.hash):
-            nothing = np.zeros(len(flow), np.int64)
-            return nothing, nothing, np.zeros(len(flow), np.bool_)
-        hashes, checks = _cell_hashes(table, flow)
-        place, there = _find(known.hash, known.check, hashes, checks)
+        hashes, checks = _cell_hashes(table, flow, late)
+        place, follows = _find(known.hash, known.check, hashes, checks)
+        if not follows.any():
+            return (*np.zeros((2, len(late)), np.int64), follows)
+        believed = follows & (known.sure[place] | ~outlasts)
+        owed = np.where(believed, known.packets[place], 0)
+        return owed, np.where(believed, known.octets_l3[place], 0), follows
+
+    def _owed_by_newcomers(
+        self,
+        table: Cells,
+        led: NDArray[np.bool_],
+        cell: I8,
+        place: I8,
+        outlasts: NDArray[np.bool_],
+    ) -> tuple[I8, I8]:
+        """
+        What cells may owe that are new to their flow.
+
+        Everything, if the flow began just before the cut. Else no more than they have more than the
+        leader, and nothing if the flow goes on at the newcomer alone.
+        """
+        known = self._flows
+        flow = table.flow[cell]
+
+        def owed(before: I8, now: I8) -> I8:
+            leaders = np.add.reduceat(np.where(led, now, 0), table.flow_starts)[flow]
+            excess = np.clip(now[cell] - leaders, 0, before)
+            return np.where(known.young[place], before, np.where(outlasts, 0, excess))
+
         return (
-            np.where(there, known.lag[place], 0),
-            np.where(there, known.lag_l3[place], 0),
-            there,
+            owed(known.packets[place], table.packets),
+            owed(known.octets_l3[place], table.octets_l3),
         )
 
     def _keep(self, now: _Flows, replaced: I8, end_ns: int) -> None:
@@ -174,24 +221,38 @@ class DedupeWindow:
             joined = joined.take(newest)
         self._flows = joined.take(np.argsort(joined.hash))
 
-    def _keep_followers(self, table: Cells, election: Election, leader: U8) -> None:
+    def _keep_followers(
+        self, table: Cells, debts: Debts, leader: U8, believable: NDArray[np.float64]
+    ) -> None:
         flow = table.flow
         follows = np.flatnonzero(table.point != leader[flow])
         hashes, checks = _cell_hashes(table, flow, follows)
         order = np.argsort(hashes)
+        follows = follows[order]
+        packets = debts.packets[follows]
         self._followers = _Followers(
             hashes[order],
             checks[order],
-            election.lag[follows][order],
-            election.lag_l3[follows][order],
+            packets,
+            debts.octets_l3[follows],
+            packets <= believable[flow[follows]],
         )
+
+
+def _outlasts_leader(
+    table: Cells, flow: I8, led: NDArray[np.bool_], cell: I8, start_ns: int
+) -> NDArray[np.bool_]:
+    """Whether a cell goes on when its flow's old leader has stopped, or never began."""
+    last = np.where(led, table.last_ns.astype(np.int64), start_ns)
+    stopped = np.maximum.reduceat(last, table.flow_starts)[flow[cell]]
+    return np.asarray(table.last_ns[cell].astype(np.int64) - stopped > TRANSIT_NS)
 
 
 def _pick(values: U8, place: I8) -> U8:
     return values[place] if len(values) else np.zeros(len(place), np.uint64)
 
 
-def _cell_hashes(table: Cells, flow: I8, rows: I8 | slice = slice(None)) -> tuple[U8, U8]:
+def _cell_hashes(table: Cells, flow: I8, rows: I8) -> tuple[U8, U8]:
     """Two hashes of (flow, point)."""
     flow, point = flow[rows], table.point[rows]
     return (

@@ -10,18 +10,20 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+import time
 from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from exporter.batch.batch import FlowBatch, Observer
-from exporter.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 #: Public resolvers. Connecting a UDP socket sends nothing: it only asks for a route.
 _OUTSIDE = {socket.AF_INET: "8.8.8.8", socket.AF_INET6: "2001:4860:4860::8888"}
+#: Seconds until the address is looked for again, once there is one and before.
+_SETTLED, _UNSETTLED = 60.0, 1.0
 _FAMILIES = {
     "any": (socket.AF_INET, socket.AF_INET6),
     "ipv4": (socket.AF_INET,),
@@ -64,28 +66,38 @@ class ObserverName:
     """
     Says who observed, on every batch.
 
+    The address is looked for again from time to time: a host gets it late, or another one.
+
     Args:
-        observer: Of :func:`find_observer`.
+        config: The rules.
     """
 
     requires: tuple[str, ...] = ()
     provides: tuple[str, ...] = ("observer",)
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._observer = Observer()
+        self._look_again = -1.0
+        self._complained = False
 
     def apply(self, batch: FlowBatch) -> FlowBatch:
-        """Add the observer."""
+        """Add the observer. Its address is empty while the host has none."""
+        if time.monotonic() >= self._look_again:
+            self._look()
         return replace(batch, observer=self._observer)
+
+    def _look(self) -> None:
+        self._observer = find_observer(self._config)
+        found = bool(self._observer.address)
+        self._look_again = time.monotonic() + (_SETTLED if found else _UNSETTLED)
+        if not found and not self._complained:
+            self._complained = True
+            log.warning("no address to report as the agent's yet: set agent.address if none comes")
 
 
 def find_observer(config: AgentConfig) -> Observer:
-    """
-    The agent's address and name.
-
-    Raises:
-        ConfigError: If an interface was named that has no address of the family.
-    """
+    """The agent's address, empty if it has none now, and its name."""
     return Observer(config.address or _address(config), config.name or socket.gethostname())
 
 
@@ -97,14 +109,7 @@ def _address(config: AgentConfig) -> str:
             if address:
                 return address
     name = config.interface.removeprefix("name:") if ":" in config.interface else ""
-    found = _interface_address(name, families)
-    if not found and name:
-        raise ConfigError(
-            f"interface {name} has no {config.family} address to report as the agent's"
-        )
-    if not found:
-        log.warning("no address to report as the agent's: set agent.address")
-    return found
+    return _interface_address(name, families)
 
 
 def _route_source(family: socket.AddressFamily) -> str:
@@ -121,8 +126,10 @@ def _interface_address(name: str, families: tuple[socket.AddressFamily, ...]) ->
     from pyroute2 import IPRoute
 
     candidates: list[tuple[int, int, str]] = []
+    index = _index(name) if name else 0
+    if index is None:
+        return ""
     with IPRoute() as netlink:
-        index = _index(name) if name else 0
         for message in netlink.get_addr():
             rank = _rank(message, index, families)
             if rank is not None:
@@ -140,8 +147,8 @@ def _rank(message: Any, index: int, families: tuple[socket.AddressFamily, ...]) 
     return families.index(family)
 
 
-def _index(name: str) -> int:
+def _index(name: str) -> int | None:
     try:
         return socket.if_nametoindex(name)
-    except OSError as err:
-        raise ConfigError(f"there is no interface {name} to take the agent's address from") from err
+    except OSError:
+        return None

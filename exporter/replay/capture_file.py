@@ -19,12 +19,15 @@ from exporter.errors import CaptureFileError
 
 #: No capture has larger packets: libpcap's MAXIMUM_SNAPLEN for its largest link types is 128 MiB.
 _LARGEST = 128 << 20
+#: What is asked of the stream at once. It may allocate that much before it looks at the file.
+_PART = 1 << 18
 
 _PCAP = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}  # magic -> ns per unit
 _SECTION, _INTERFACE, _SIMPLE, _ENHANCED, _OBSOLETE = 0x0A0D0D0A, 1, 3, 6, 2
 _BYTE_ORDER = 0x1A2B3C4D
 _IF_NAME, _IF_TSRESOL, _IF_TSOFFSET = 2, 9, 14
-_EPB_FLAGS = 2
+#: Of enhanced packet blocks, and of the obsolete ones.
+_FLAGS = 2
 _OUTBOUND = 2
 
 
@@ -55,6 +58,7 @@ class _Interface:
     """An interface description block."""
 
     link_type: int
+    snaplen: int = 0
     name: str = ""
     ticks_per_second: int = 1_000_000
     offset_s: int = 0
@@ -77,12 +81,12 @@ class CaptureFile:
 
     def packets(self) -> Iterator[CapturedPacket]:
         """
-        The packets in the file's order; ``names`` learns the interfaces' names on the way.
+        The packets in the file's order; ``names`` learns what interfaces are called on the way.
 
         Raises:
             CaptureFileError: Where the file is damaged, cut short, or at once if it is foreign.
         """
-        magic = self.stream.read(4)
+        magic = self._some(4)
         if len(magic) < 4:
             raise CaptureFileError("the file is too short to be a capture")
         for order in "<", ">":
@@ -95,19 +99,29 @@ class CaptureFile:
             return
         raise CaptureFileError("the file is neither pcap nor pcapng")
 
+    def _some(self, size: int) -> bytes:
+        try:
+            return self.stream.read(size)
+        except OSError as err:
+            raise CaptureFileError(f"cannot be read further: {err.strerror}") from err
+
     def _read(self, size: int, what: str) -> bytes:
-        data = self.stream.read(size)
-        if len(data) < size:
-            raise CaptureFileError(f"the file ends within {what}")
-        return data
+        parts = []
+        while size:
+            part = self._some(min(size, _PART))
+            if not part:
+                raise CaptureFileError(f"the file ends within {what}")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
 
     def _pcap(self, order: str, ns_per_unit: int) -> Iterator[CapturedPacket]:
         header = self._read(20, "its header")
         (link_type,) = struct.unpack_from(f"{order}I", header, 16)
-        link_type &= 0x0FFFFFFF  # the upper bits say whether frames carry a checksum
+        link_type &= 0xFFFF  # the upper bits say whether frames end with a check sequence
         record = struct.Struct(f"{order}IIII")
         number = 0
-        while start := self.stream.read(1):
+        while start := self._some(1):
             number += 1
             head = start + self._read(record.size - 1, f"the header of packet {number}")
             seconds, fraction, captured, octets = record.unpack(head)
@@ -128,10 +142,11 @@ class CaptureFile:
                 interfaces = []
             elif kind == _INTERFACE:
                 interfaces.append(_interface(order, body))
-                self.names[known + len(interfaces) - 1] = interfaces[-1].name
+                if interfaces[-1].name:
+                    self.names[known + len(interfaces) - 1] = interfaces[-1].name
             elif kind in (_ENHANCED, _SIMPLE, _OBSOLETE):
                 yield _packet(order, kind, body, interfaces, known)
-            kind_octets = self.stream.read(1)
+            kind_octets = self._some(1)
 
     def _block(self, order: str, kind_octets: bytes) -> tuple[str, int, bytes]:
         """The byte order from here on, the block's type, and its body."""
@@ -170,8 +185,8 @@ def _options(order: str, data: bytes) -> Iterator[tuple[int, bytes]]:
 def _interface(order: str, body: bytes) -> _Interface:
     if len(body) < 8:
         raise CaptureFileError("an interface description is too short: damaged")
-    (link_type,) = struct.unpack_from(f"{order}H", body)
-    described = _Interface(link_type)
+    link_type, snaplen = struct.unpack_from(f"{order}H2xI", body)
+    described = _Interface(link_type, snaplen)
     for code, value in _options(order, body[8:]):
         if code == _IF_NAME:
             described.name = value.rstrip(b"\0").decode(errors="replace")
@@ -190,7 +205,7 @@ def _packet(
         if kind == _SIMPLE:
             (octets,) = struct.unpack_from(f"{order}I", body)
             number, ticks, start = 0, 0, 4
-            captured = min(octets, len(body) - start)
+            captured = min(octets, interfaces[0].snaplen or octets)
         else:
             layout = f"{order}IIIII" if kind == _ENHANCED else f"{order}HHIIII"
             number, *rest = struct.unpack_from(layout, body)
@@ -202,9 +217,9 @@ def _packet(
     if captured > len(body) - start:
         raise CaptureFileError("a packet block is shorter than its packet: damaged")
     flags = 0
-    if kind == _ENHANCED:
+    if kind != _SIMPLE:
         for code, value in _options(order, body[start + (captured + 3 & ~3) :]):
-            if code == _EPB_FLAGS and len(value) == 4:
+            if code == _FLAGS and len(value) == 4:
                 (flags,) = struct.unpack(f"{order}I", value)
     return CapturedPacket(
         data=body[start : start + captured],

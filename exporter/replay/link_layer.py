@@ -19,9 +19,11 @@ from exporter.replay.capture_file import CapturedPacket
 _NULL, _ETHERNET, _RAW, _LOOP, _SLL, _IPV4, _IPV6, _SLL2 = 0, 1, 101, 108, 113, 228, 229, 276
 #: DLT_RAW, as files of some systems carry it instead of LINKTYPE_RAW.
 _RAW_ALIASES = (12, 14)
-_ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
-#: Address families of IPv6 on the systems that write NULL and LOOP: BSD, FreeBSD, Darwin.
-_FAMILIES = {2: b"\x08\x00", 10: b"\x86\xdd", 24: b"\x86\xdd", 28: b"\x86\xdd", 30: b"\x86\xdd"}
+_IPV4_TYPE, _IPV6_TYPE = b"\x08\x00", b"\x86\xdd"
+_VERSIONS = {4: _IPV4_TYPE, 6: _IPV6_TYPE}
+_ONE_VERSION = {_IPV4: _IPV4_TYPE, _IPV6: _IPV6_TYPE}
+#: AF_INET is 2 everywhere; AF_INET6 is 24 on NetBSD and OpenBSD, 28 on FreeBSD, 30 on Darwin.
+_FAMILIES = {2: _IPV4_TYPE} | dict.fromkeys((24, 28, 30), _IPV6_TYPE)
 _NOT_IP = b"\xff\xff"
 _NO_MACS = bytes(12)
 _SLL_OUTGOING = 4
@@ -31,6 +33,14 @@ _SLL_LAYOUT = struct.Struct(">H2xH8s2s")
 _SLL2_LAYOUT = struct.Struct(">2s8xBB8s")
 _COOKED = {_SLL: _SLL_LAYOUT, _SLL2: _SLL2_LAYOUT}
 _ETHERNET_HEADER = 14
+#: Link layer -> octets of its header. Raw IP has none: its first octet tells the version.
+_HEADERS = {
+    _ETHERNET: _ETHERNET_HEADER,
+    _NULL: 4,
+    _LOOP: 4,
+    _SLL: _SLL_LAYOUT.size,
+    _SLL2: _SLL2_LAYOUT.size,
+} | dict.fromkeys((_RAW, _IPV4, _IPV6, *_RAW_ALIASES), 1)
 
 
 @dataclass(frozen=True)
@@ -49,26 +59,29 @@ class Frame:
     outbound: bool
 
 
-def frame(packet: CapturedPacket) -> Frame:
+def frame(packet: CapturedPacket) -> Frame | None:
     """
-    A captured packet as an Ethernet frame.
+    A captured packet as an Ethernet frame; ``None`` if its link-layer header is not all there.
 
     Raises:
         CaptureFileError: If its link layer is unknown.
     """
-    kind = packet.link_type
+    kind, data = packet.link_type, packet.data
+    if kind not in _HEADERS:
+        raise CaptureFileError(
+            f"link layer {kind} cannot be replayed: "
+            "Ethernet, raw IP, Linux cooked and BSD loopback can"
+        )
+    if len(data) < _HEADERS[kind]:
+        return None
     if kind == _ETHERNET:
-        return Frame(packet.data, packet.octets, packet.outbound)
-    if kind in (_RAW, _IPV4, _IPV6, *_RAW_ALIASES):
-        version = packet.data[0] >> 4 if packet.data else 0
-        return _framed(packet, 0, _NO_MACS, _ETHERTYPE.get(version, _NOT_IP))
-    if kind in (_NULL, _LOOP):
-        return _framed(packet, 4, _NO_MACS, _family(packet.data, kind))
+        return Frame(data, packet.octets, packet.outbound)
     if kind in _COOKED:
         return _cooked(packet, _COOKED[kind])
-    raise CaptureFileError(
-        f"link layer {kind} cannot be replayed: Ethernet, raw IP and Linux cooked can"
-    )
+    if kind in (_NULL, _LOOP):
+        return _framed(packet, 4, _NO_MACS, _family(data, kind))
+    by_version = _VERSIONS.get(data[0] >> 4, _NOT_IP)
+    return _framed(packet, 0, _NO_MACS, _ONE_VERSION.get(kind, by_version))
 
 
 def _framed(
@@ -93,10 +106,7 @@ def _family(data: bytes, kind: int) -> bytes:
 
 def _cooked(packet: CapturedPacket, layout: struct.Struct) -> Frame:
     """Linux cooked capture: only the source's MAC is known."""
-    data = packet.data
-    if len(data) < layout.size:
-        return Frame(data, packet.octets, packet.outbound)
-    fields = layout.unpack_from(data)
+    fields = layout.unpack_from(packet.data)
     protocol, kind, length, address = fields if layout is _SLL2_LAYOUT else _sll(fields)
     source = address[:6] if length == 6 else bytes(6)
     outbound = kind == _SLL_OUTGOING
