@@ -62,6 +62,10 @@ class Agent:
     def log(self) -> str:
         return self._log.read_text()
 
+    def says(self, text: str) -> bool:
+        """Whether the log has it."""
+        return text in self.log
+
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self._output.read_bytes().splitlines()]
 
@@ -102,7 +106,7 @@ class Agent:
         def idle() -> bool:
             ledger = self.ledger()
             pending = sum(sink["pending"]["flows"] for sink in ledger["sinks"].values())
-            return ledger["held_in_kernel"]["packets"] == 0 and pending == 0
+            return bool(ledger["held_in_kernel"]["packets"] == 0 and pending == 0)
 
         wait_until(idle, "everything is drained and delivered")
         return self.ledger()

@@ -1,4 +1,6 @@
-"""Network namespaces, veth pairs and interface counters for tests: everything real, all of it removed."""
+"""
+Network namespaces, veth pairs and interface counters for tests: everything real, all of it removed.
+"""
 
 from __future__ import annotations
 
@@ -57,9 +59,7 @@ class Netns:
         return ["ip", "netns", "exec", self.name, *arguments]
 
     def run(self, *arguments: str) -> str:
-        done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -85,9 +85,7 @@ class Netns:
 
     def snmp(self, protocol: str, counter: str) -> int:
         """A counter of the namespace's own TCP/IP stack: /proc/net/snmp."""
-        rows = [
-            line.split() for line in self.run("cat", "/proc/net/snmp").splitlines()
-        ]
+        rows = [line.split() for line in self.run("cat", "/proc/net/snmp").splitlines()]
         names, values = (row for row in rows if row[0] == f"{protocol}:")
         return int(values[names.index(counter)])
 
@@ -178,9 +176,7 @@ def disconnect(end: End) -> Counters:
 
 def neighbour(end: End, address: str, mac: str) -> None:
     """Know a neighbour for good."""
-    end.netns.ip(
-        "neigh", "replace", address, "lladdr", mac, "dev", end.device, "nud", "permanent"
-    )
+    end.netns.ip("neigh", "replace", address, "lladdr", mac, "dev", end.device, "nud", "permanent")
 
 
 def no_offload(end: End) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,21 +36,21 @@ class Host:
 
 
 @pytest.fixture
-def host(network: Network) -> Iterator[Host]:
+def host(network: Network) -> Host:
     hub, remote = network.namespace("host"), network.namespace("remote")
     containers = {name: network.namespace(name) for name in ("c1", "c2", "c3")}
     for namespace in (hub, remote, *containers.values()):
         namespace.quiet()
     plug(End(hub, "u0"), End(remote, "u1"))
     hub.ip("link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
-    for number, (name, namespace) in enumerate(containers.items(), 1):
+    for number, namespace in enumerate(containers.values(), 1):
         plug(End(hub, f"v{number}"), End(namespace, "eth0"), mtu=1400)
         hub.ip("link", "set", f"v{number}", "master", "br0")
     for namespace, local, far, device in ((hub, HOST, REMOTE, "u0"), (remote, REMOTE, HOST, "u1")):
         namespace.ip("link", "add", "vx0", "mtu", "1400", "type", "vxlan", "id", "42", "local",
                      local, "remote", far, "dstport", "4789", "dev", device)  # fmt: skip
     hub.ip("link", "set", "vx0", "master", "br0")
-    yield Host(hub, containers, remote)
+    return Host(hub, containers, remote)
 
 
 def bring_up(host: Host) -> None:
@@ -135,8 +134,8 @@ def start_senders(host: Host) -> dict[Flow, tuple[int, int]]:
 
 def test_a_bridge_and_a_vxlan(host: Host, tmp_path: Path) -> None:
     """
-    A bridge with three veth ports and a VXLAN device: each packet is counted once over more than ten
-    drains, all its points are listed, and the tunnelling packets are flows of their own.
+    A bridge with three veth ports and a VXLAN device: each packet is counted once over more than
+    ten drains, all its points are listed, and the tunnelling packets are flows of their own.
     """
     with Agent(host.netns, tmp_path, "--drain-interval", "0.1s", "--metrics-address",
                "127.0.0.1:9401") as agent:  # fmt: skip
@@ -169,8 +168,8 @@ def test_a_bridge_and_a_vxlan(host: Host, tmp_path: Path) -> None:
 
 def test_across_namespaces_too(host: Host, tmp_path: Path) -> None:
     """
-    With the containers' namespaces watched as well, where every interface is called eth0 and has the
-    same index, a packet is still counted once and its points are told apart.
+    With the containers' namespaces watched as well, where every interface is called eth0 and has
+    the same index, a packet is still counted once and its points are told apart.
     """
     pattern = "/-(" + "|".join(host.containers) + ")$/"
     indexes = {c.index("eth0") for c in host.containers.values()}
@@ -196,8 +195,8 @@ def test_across_namespaces_too(host: Host, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["none", "mark", "drop"])
 def test_the_other_modes(host: Host, tmp_path: Path, mode: str) -> None:
     """
-    ``none`` has every point's record, ``mark`` marks all but one of them, ``drop`` has that one: the
-    unmarked add up to what was sent in both, and all points of a flow agree.
+    ``none`` has every point's record, ``mark`` marks all but one of them, ``drop`` has that one:
+    the unmarked add up to what was sent in both, and all points of a flow agree.
     """
     with Agent(host.netns, tmp_path, "--drain-interval", "0.1s", "--dedupe", mode) as agent:
         bring_up(host)
@@ -219,7 +218,9 @@ def test_the_other_modes(host: Host, tmp_path: Path, mode: str) -> None:
 
 
 def test_a_flow_that_changes_its_way(network: Network, tmp_path: Path) -> None:
-    """A flow whose route moves from one interface to another, and back, loses and doubles nothing."""
+    """
+    A flow whose route moves from one interface to another, and back, loses and doubles nothing.
+    """
     one, two = network.namespace("one"), network.namespace("two")
     one.quiet()
     two.quiet()

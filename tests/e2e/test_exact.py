@@ -75,8 +75,9 @@ def test_a_million_packets_over_many_drains(network: Network, tmp_path: Path, ho
     """
     one, other = pair(network)
     count = 260_000 if hook == "tcx" else 100_000
-    with Agent(one.netns, tmp_path, "--interfaces", one.device, "--drain-interval", "0.1s",
-               "--attach", hook, "--max-flows", "50000", "--metrics-address", "127.0.0.1:9401") as agent:  # fmt: skip
+    arguments = ["--interfaces", one.device, "--drain-interval", "0.1s", "--attach", hook,
+                 "--max-flows", "50000", "--metrics-address", "127.0.0.1:9401"]  # fmt: skip
+    with Agent(one.netns, tmp_path, *arguments) as agent:
         connect(one, other, ADDRESSES)
         servers = [listen(other, V4[1], 5001, 40), listen(other, V6[1], 5002, 40)]
         senders = [
@@ -121,15 +122,15 @@ def test_a_million_packets_over_many_drains(network: Network, tmp_path: Path, ho
     }
 
 
-def test_super_packets_count_as_the_segments_on_the_wire(
-    network: Network, tmp_path: Path
-) -> None:
+def test_super_packets_count_as_the_segments_on_the_wire(network: Network, tmp_path: Path) -> None:
     """
     With segmentation offload, a TCP flow has as many packets as the sender's TCP counted segments,
     and as many octets as the device's super-packets and the headers that segmentation repeats.
     """
     one, other = pair(network, offload=True)
-    with Agent(one.netns, tmp_path, "--interfaces", one.device, "--drain-interval", "0.2s") as agent:
+    with Agent(
+        one.netns, tmp_path, "--interfaces", one.device, "--drain-interval", "0.2s"
+    ) as agent:
         connect(one, other, ADDRESSES)
         server = listen(other, V4[1], 5001, 1)
         traffic.run(one.netns, "tcp", "--host", V4[1], "--port", 5001, "--connections", 1,
@@ -193,7 +194,9 @@ def test_what_is_not_ip_is_counted_and_not_exported(network: Network, tmp_path: 
     one.netns.quiet()
     other.netns.quiet()
     plug(one, other)
-    with Agent(one.netns, tmp_path, "--interfaces", one.device, "--drain-interval", "0.2s") as agent:
+    with Agent(
+        one.netns, tmp_path, "--interfaces", one.device, "--drain-interval", "0.2s"
+    ) as agent:
         connect(one, other)
         with one.netns.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
             raw.bind((one.device, 0))

@@ -228,7 +228,9 @@ def _certificates(directory: Path) -> dict[str, Path]:
 
 
 def test_mutual_tls(network: Network, tmp_path: Path) -> None:
-    """Over TLS with certificates on both sides; without a client's certificate nothing is delivered."""
+    """
+    Over TLS with certificates on both sides; without a client's certificate nothing is delivered.
+    """
     files = _certificates(tmp_path)
     one, other = pair(network)
     tls = f"tls.ca={files['ca.pem']}&tls.server_name=server.test"
@@ -245,9 +247,11 @@ def test_mutual_tls(network: Network, tmp_path: Path) -> None:
         traffic.run(one.netns, "icmp", "--host", V4[1], "--count", 50, "--size", 10)
         counters = disconnect(one)
         wait_until(
-            lambda: agent.ledger()["sinks"]["grpc"]["pending"]["flows"] == 0
-            and agent.ledger()["sinks"]["grpc"]["delivered"]["flows"] > 0
-            and agent.ledger()["held_in_kernel"]["packets"] == 0,
+            lambda: (
+                agent.ledger()["sinks"]["grpc"]["pending"]["flows"] == 0
+                and agent.ledger()["sinks"]["grpc"]["delivered"]["flows"] > 0
+                and agent.ledger()["held_in_kernel"]["packets"] == 0
+            ),
             "the good sink has delivered",
         )
         ledger = agent.ledger()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ def test_a_full_map_and_a_full_ring(
 
 
 def test_fifty_interfaces(network: Network, tmp_path: Path) -> None:
-    """Traffic over fifty interfaces at once: the hooks saw what the interfaces counted, all told."""
+    """
+    Traffic over fifty interfaces at once: the hooks saw what the interfaces counted, all told.
+    """
     hub = network.namespace("hub")
     leaf = network.namespace("leaf")
     ends = [(End(hub, f"h{n}"), End(leaf, f"l{n}")) for n in range(50)]
@@ -118,9 +121,7 @@ def test_interfaces_removed_and_added_under_traffic(network: Network, tmp_path: 
         for number in range(12):
             goes = (End(hub, f"g{number}"), End(leaf, f"h{number}"))
             plug(*goes)
-            wait_until(
-                lambda name=f"g{number} ": f"observing {name}" in agent.log, f"g{number} is observed"
-            )
+            wait_until(partial(agent.says, f"observing g{number} "), f"g{number} is observed")
             connect(*goes, ((f"10.9.{number}.1/24",), (f"10.9.{number}.2/24",)))
             sender = traffic.start(hub, "udp", "--host", f"10.9.{number}.2", "--count", 100_000,
                                    "--flows", 5, "--size", 64, "--first_port", 9)  # fmt: skip
@@ -137,7 +138,9 @@ def test_interfaces_removed_and_added_under_traffic(network: Network, tmp_path: 
         (point,) = record["flow"]["interfaces"]
         sums[point["name"]] = sums.get(point["name"], 0) + record["flow"]["packets"]
     assert sums.pop("s0") == counters.tx_packets + counters.rx_packets
-    assert set(sums) == {f"g{number}" for number in range(12)}, "all were observed under their names"
+    assert set(sums) == {f"g{number}" for number in range(12)}, (
+        "all were observed under their names"
+    )
     assert all(sums.values())
     _, lost = seen_and_lost(ledger)
     assert lost == 0

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.e2e.net import Netns
@@ -80,7 +81,7 @@ def _icmp(host: str, count: int, size: int) -> dict[str, int]:
 def _checksum(data: bytes) -> int:
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -143,11 +144,16 @@ def main() -> None:
         tcp.add_argument("--connections", type=int, required=True)
         if kind == "tcp":
             tcp.add_argument("--octets", type=int, required=True)
-    for kind in kinds.choices.values():
-        kind.add_argument("--host", required=True)
+    for parser_of_kind in kinds.choices.values():
+        parser_of_kind.add_argument("--host", required=True)
     chosen = vars(parser.parse_args())
-    send = {"udp": _udp, "icmp": _icmp, "tcp": _tcp, "tcp-server": _tcp_server}[chosen.pop("kind")]
-    print(json.dumps(send(**chosen)))
+    senders: dict[str, Callable[..., dict[str, int]]] = {
+        "udp": _udp,
+        "icmp": _icmp,
+        "tcp": _tcp,
+        "tcp-server": _tcp_server,
+    }
+    print(json.dumps(senders[chosen.pop("kind")](**chosen)))
 
 
 if __name__ == "__main__":
