@@ -203,7 +203,9 @@ def _keys(model: Any, location: tuple[int | str, ...]) -> list[str]:
         elif isinstance(part, str):
             model = _of_type(model, part)
     model = _without_none(model)
-    return list(model.model_fields) if _is_model(model) else []
+    if not _is_model(model):
+        return []
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:

@@ -115,8 +115,15 @@ class StatusServer:
             raise CaptureError(f"cannot serve metrics on {host}:{port}: {reason}") from err
 
     def listen_unix(self, path: Path) -> None:
-        """Serve on a Unix socket, for the owner alone. Raises OSError."""
+        """
+        Serve on a Unix socket, for the owner alone; sockets of dead agents beside it are removed.
+
+        Raises:
+            OSError: If it cannot be made.
+        """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for other in path.parent.glob("*.sock"):
+            _alive(other)
         path.unlink(missing_ok=True)
         mask = os.umask(0o077)
         try:
@@ -206,13 +213,15 @@ def find_agent(pid: int | None, directory: Path = RUN_DIRECTORY) -> Path:
 
 
 def _alive(path: Path) -> bool:
-    """Whether somebody listens; the socket of an agent that was killed is removed."""
+    """Whether somebody listens; the socket of an agent that is dead is removed."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
+            # Refused is also who has bound and does not listen yet.
+            if not Path("/proc", path.stem).exists():
+                path.unlink(missing_ok=True)
             return False
         except OSError:
             return False

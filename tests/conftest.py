@@ -15,7 +15,9 @@ _PRIVILEGED = ("kernel", "e2e")
 
 
 def missing(what: str) -> None:
-    """A component that a test needs is not here: a failure in CI, a skip with its reason elsewhere."""
+    """
+    A component that a test needs is not here: a failure in CI, a skip with its reason elsewhere.
+    """
     if os.environ.get("CI"):
         pytest.fail(f"missing in CI: {what}")
     pytest.skip(f"missing: {what}")
@@ -36,7 +38,7 @@ def _descriptors() -> set[str]:
             target = str(entry.readlink())
         except FileNotFoundError:
             continue
-        if target.startswith("anon_inode:bpf") or target.startswith("net:"):
+        if target.startswith(("anon_inode:bpf", "net:")):
             found.add(f"{entry.name} -> {target}")
     return found
 

@@ -113,8 +113,8 @@ malformed:
 	return chain.word;
 }
 
-/* Payload length is 0 in a jumbogram (RFC 2675) and in a super-packet of more octets than it can say
- * (BIG TCP). */
+/* Payload length is 0 in a jumbogram (RFC 2675) and in a super-packet of more octets than it can
+ * say (BIG TCP). */
 static __always_inline __u32 ipv6_octets(const struct ipv6hdr *ip, const struct cursor *cursor)
 {
 	if (!ip->payload_len && cursor->left > sizeof(*ip) + IPV6_PAYLOAD_MAX)

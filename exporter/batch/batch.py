@@ -37,8 +37,9 @@ class FlowEndReason(IntEnum):
 
     @property
     def text(self) -> str:
-        """The registry's words."""
-        return self.name.lower().replace("_", " ")
+        """The registry's words, in lower case."""
+        words = self.name.lower().replace("_", " ")
+        return f"{words} detected" if self is FlowEndReason.END_OF_FLOW else words
 
 
 class Point(NamedTuple):

@@ -9,6 +9,7 @@ and :meth:`unregister`, which another thread may call at any time.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ class FlowFetcher:
         features.require(*features.REQUIRED)
         self.hook = self._choose_hook()
         self.capacity = self.config.capacity()
+        self._require_memory()
         self._spec = ObjectSpec.open(self._path)
         check(self._spec.btf)
         self._objects[0] = self._load(number=0, share=None)
@@ -276,6 +278,16 @@ class FlowFetcher:
     def _map(self, name: str) -> Map:
         return self._objects[0].maps[name]
 
+    def _require_memory(self) -> None:
+        """The kernel would try, for a long time, and take other programs down with it."""
+        needed, available = 2 * self.capacity * entry_octets(), _available_octets()
+        if needed > available:
+            raise CaptureError(
+                f"maps for {self.capacity} flows need {needed >> 20} MiB of kernel memory and "
+                f"{available >> 20} MiB are available: choose fewer with --max-flows or "
+                "--flow-memory"
+            )
+
     def _choose_hook(self) -> Hook:
         if self.config.hook != "auto":
             if self.config.hook == "tcx":
@@ -320,6 +332,14 @@ class FlowFetcher:
             return Object.load(self._spec, settings=settings, share=shared)
         sizes = dict.fromkeys(_FLOW_MAPS, self.capacity) | {"flow_ring": config.ring_size}
         return Object.load(self._spec, settings=settings, max_entries=sizes)
+
+
+def _available_octets() -> int:
+    """Source: Documentation/filesystems/proc.rst, MemAvailable."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return sys.maxsize
 
 
 def _outcome_name(outcome: Outcome) -> str:

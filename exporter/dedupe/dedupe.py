@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exporter.batch.batch import FlowBatch, Point
 from exporter.batch.group import OTHER_SEED, hash_words, labels

@@ -38,6 +38,9 @@ TRANSIT_NS = 50_000_000
 _LOW = np.uint64(0xFFFFFFFF)
 #: Second word of an IPv4 address that is 0.0.0.0.
 _MAPPED = np.uint64(0xFFFF0000)
+#: Likewise, of 127.0.0.0/8, and of ::1.
+_LOOPBACK, _LOOPBACK_MASK = np.uint64(0x7F_FFFF0000), np.uint64(0xFF_FFFFFFFF)
+_LOOPBACK_V6 = np.uint64(1 << 56)
 _32, _48, _56 = np.uint64(32), np.uint64(48), np.uint64(56)
 
 
@@ -45,9 +48,10 @@ def identities(words: U8, src_mac: NDArray[np.uint8]) -> U8:
     """
     What makes packets at different points the same flow: addresses, ports, protocol.
 
-    Not the VLAN: one point sees a frame's tag, the next has it removed. The source MAC only where the
-    source address is unspecified: every host asks for its address (DHCP) and announces its groups
-    (MLD) from there, and they are different packets.
+    Not the VLAN: one point sees a frame's tag, the next has it removed. The source MAC only where
+    the source address is unspecified: every host asks for its address (DHCP) and announces its
+    groups (MLD) from there, and they are different packets. The namespace only where the source is
+    a loopback address: those packets never leave it.
 
     Args:
         words: ``FlowBatch.key_words()``, shape (n, 6).
@@ -60,9 +64,13 @@ def identities(words: U8, src_mac: NDArray[np.uint8]) -> U8:
     result[:, :4] = words[:, :4]
     result[:, 4] = words[:, 4] >> _32 | (words[:, 5] >> _48 & np.uint64(0xFF)) << _32
     result[:, 5] = 0
-    nobody = np.flatnonzero((words[:, 0] == 0) & (words[:, 1] & ~_MAPPED == 0))
-    if len(nobody):
-        result[nobody, 5] = mac_numbers(src_mac[nobody])
+    # Of the addresses of one host or nobody, all begin with eight octets of zero.
+    some = np.flatnonzero(words[:, 0] == 0)
+    source = words[some, 1]
+    nobody = some[source & ~_MAPPED == 0]
+    result[nobody, 5] = mac_numbers(src_mac[nobody])
+    own = some[(source & _LOOPBACK_MASK == _LOOPBACK) | (source == _LOOPBACK_V6)]
+    result[own, 5] = words[own, 5] & np.uint64(0xFFFF)
     return result
 
 
@@ -169,10 +177,13 @@ class Debts:
 
     Args:
         packets, octets_l3: int64, shape (cells,), never negative.
+        possible: bool, shape (cells,): more may be owed than is known; the first packets may be
+            late ones.
     """
 
     packets: I8
     octets_l3: I8
+    possible: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -183,13 +194,13 @@ class Election:
     Args:
         leader: int64, shape (flows,): the cell that leads from now on, the last one that counts.
         packets, octets_l3: int64, shape (cells,): what is new in the cells that count, 0 in others.
-        debts: Of each cell after this drain.
+        owed: Packets and IP octets that each cell owes after this drain, int64, shape (cells,).
     """
 
     leader: I8
     packets: I8
     octets_l3: I8
-    debts: Debts
+    owed: tuple[I8, I8]
 
     def flow_packets(self, table: Cells) -> I8:
         """What is new of each flow, int64, shape (flows,)."""
@@ -234,7 +245,7 @@ def elect(table: Cells, debts: Debts, led_before: NDArray[np.bool_], *, moves: b
     shared = np.flatnonzero(sizes > 1)
     if len(shared):
         if moves:
-            reach = _with_moves(table, reach, flow, debts.packets > 0)
+            reach = _with_moves(table, reach, flow, debts.possible | (debts.packets > 0))
         leader[shared] = _first_ranked(table, reach, led_before, flow, shared)
     counts = np.zeros(len(flow), np.bool_)
     last = leader
@@ -246,7 +257,7 @@ def elect(table: Cells, debts: Debts, led_before: NDArray[np.bool_], *, moves: b
         leader=leader,
         packets=np.where(counts, new, 0),
         octets_l3=np.where(counts, new_l3, 0),
-        debts=_debts(reach, leader[flow]),
+        owed=_owed(reach, leader[flow]),
     )
 
 
@@ -267,9 +278,9 @@ def _first_ranked(
     return ranked[np.flatnonzero(np.diff(flow[ranked], prepend=-1))]
 
 
-def _debts(reach: _Reach, leader: I8) -> Debts:
+def _owed(reach: _Reach, leader: I8) -> tuple[I8, I8]:
     """
-    What each cell has not seen yet of what its flow's leader has.
+    Packets and IP octets that each cell has not seen yet of what its flow's leader has.
 
     A point that came later than the leader cannot owe what was before: how much of the rest is
     under way to it is not known, and taken for nothing.
@@ -277,20 +288,20 @@ def _debts(reach: _Reach, leader: I8) -> Debts:
     in_step = reach.begin_ns <= reach.begin_ns[leader] + np.uint64(TRANSIT_NS)
     packets = np.where(in_step, reach.packets[leader] - reach.packets, 0)
     octets_l3 = np.where(packets > 0, reach.octets_l3[leader] - reach.octets_l3, 0)
-    return Debts(packets, np.maximum(octets_l3, 0))
+    return packets, np.maximum(octets_l3, 0)
 
 
-def _with_moves(table: Cells, reach: _Reach, flow: I8, owes: NDArray[np.bool_]) -> _Reach:
+def _with_moves(table: Cells, reach: _Reach, flow: I8, late: NDArray[np.bool_]) -> _Reach:
     """
     Add to each cell's reach the best of those that had stopped when it began.
 
     Cells of one path begin and end within ``TRANSIT_NS`` of each other, so a move needs more than
     that at both ends, and they overlap no longer than that. When the first new packet of a cell
-    that owes came is not known: as late as can be.
+    with late ones came is not known: as late as can be.
     """
     transit = np.int64(TRANSIT_NS)
     first, last = table.first_ns.astype(np.int64), table.last_ns.astype(np.int64)
-    stopped = np.maximum(last - transit, np.where(owes, last, first) + transit)
+    stopped = np.maximum(last - transit, np.where(late, last, first) + transit)
     began = np.minimum(first, last - 2 * transit)
     moved = np.minimum.reduceat(stopped, table.flow_starts) <= np.maximum.reduceat(
         began, table.flow_starts

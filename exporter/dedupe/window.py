@@ -104,25 +104,27 @@ class DedupeWindow:
             The debts, and led before: bool, shape (cells,).
         """
         packets, octets_l3 = np.zeros((2, len(table.point)), np.int64)
+        possible = np.zeros(len(table.point), np.bool_)
+        debts = Debts(packets, octets_l3, possible)
         known = self._flows
         place, there = _find(known.hash, known.check, table.flow_hash, table.flow_check)
         if not there.any():
-            return Debts(packets, octets_l3), np.zeros(len(table.point), np.bool_)
+            return debts, np.zeros(len(table.point), np.bool_)
         flow = table.flow
         led = there[flow] & (known.leader[place][flow] == table.point)
         fresh = there & known.fresh[place]
         since_ns = known.quiet_ns[place][flow] + (table.first_ns.astype(np.int64) - start_ns)
         late = np.flatnonzero(fresh[flow] & ~led & (since_ns <= TRANSIT_NS))
         if not len(late):
-            return Debts(packets, octets_l3), led
+            return debts, led
         outlasts = _outlasts_leader(table, flow, led, late, start_ns)
         owed, owed_l3, follows = self._owed_by_followers(table, flow, late, outlasts)
         newcomers = np.flatnonzero(~follows)
         owed[newcomers], owed_l3[newcomers] = self._owed_by_newcomers(
             table, led, late[newcomers], place[flow[late[newcomers]]], outlasts[newcomers]
         )
-        packets[late], octets_l3[late] = owed, owed_l3
-        return Debts(packets, octets_l3), led
+        packets[late], octets_l3[late], possible[late] = owed, owed_l3, ~follows
+        return debts, led
 
     def remember(self, table: Cells, election: Election, end_ns: int) -> None:
         """
@@ -155,7 +157,7 @@ class DedupeWindow:
         self._keep(now, place[there], end_ns)
         span = np.maximum(table.last_ns[cell].astype(np.int64) - first, TRANSIT_NS)
         believable = np.maximum(now.packets * (TRANSIT_NS / span), _BURST)
-        self._keep_followers(table, election.debts, leader, believable)
+        self._keep_followers(table, election.owed, leader, believable)
 
     def nothing_seen(self) -> None:
         """A drain brought nothing at all: nothing is under way any more."""
@@ -222,19 +224,19 @@ class DedupeWindow:
         self._flows = joined.take(np.argsort(joined.hash))
 
     def _keep_followers(
-        self, table: Cells, debts: Debts, leader: U8, believable: NDArray[np.float64]
+        self, table: Cells, owed: tuple[I8, I8], leader: U8, believable: NDArray[np.float64]
     ) -> None:
         flow = table.flow
         follows = np.flatnonzero(table.point != leader[flow])
         hashes, checks = _cell_hashes(table, flow, follows)
         order = np.argsort(hashes)
         follows = follows[order]
-        packets = debts.packets[follows]
+        packets = owed[0][follows]
         self._followers = _Followers(
             hashes[order],
             checks[order],
             packets,
-            debts.octets_l3[follows],
+            owed[1][follows],
             packets <= believable[flow[follows]],
         )
 

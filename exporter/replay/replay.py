@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from exporter.abi.layout import FLOW_RECORD
 from exporter.batch.batch import FlowBatch, FlowEndReason, Interface, Totals, concatenate
@@ -24,13 +25,16 @@ from exporter.ledger import Balance, Ledger
 from exporter.replay.capture_file import CapturedPacket, CaptureFile
 from exporter.replay.link_layer import Frame, frame
 
-#: What the kernel takes: some refuse a bare Ethernet header, some an IP header that is cut, and none
-#: takes more than a page with its own overhead.
-_SHORTEST, _SHORTEST_IP, _LONGEST = 15, {b"\x08\x00": 14 + 20, b"\x86\xdd": 14 + 40}, 2048
+#: Octets that the kernel takes: some refuse a bare Ethernet header, newer ones an IP header that is
+#: cut, and none takes more than a page with its own overhead.
+_SHORTEST, _LONGEST = 15, 2048
+_SHORTEST_IP = {b"\x08\x00": 14 + 20, b"\x86\xdd": 14 + 40}
 #: How often the fill of the maps is looked at, in packets, and how full they may be.
 _LOOK, _FULL = 4096, 0.5
 #: Octets of the ring buffer for a packet that the flow map had no room for, with the kernel's own.
 _RING_RECORD = FLOW_RECORD.itemsize + 8
+#: Octets of a packet in a file, at least; the least that the maps may be.
+_FILE_RECORD, _LEAST_FLOWS, _LEAST_RING = 16, 16, 1 << 15
 #: In the kernel time 0 is that of a slot without packets, in a capture it may be a packet's: times
 #: are played one later, and taken back modulo 2**64.
 _LATER, _BACK = 1, (1 << 64) - 1
@@ -116,7 +120,7 @@ def replay(path: Path, config: CaptureConfig) -> Replayed:
     except OSError as err:
         raise CaptureFileError(f"cannot read {path}: {err.strerror}") from err
     error = ""
-    with stream, _one_cpu(), FlowFetcher(config, replay=True) as fetcher:
+    with stream, _one_cpu(), FlowFetcher(_fitting(config, stream), replay=True) as fetcher:
         source, player = CaptureFile(stream), _Player(fetcher)
         ledger = Ledger(fetcher.counts)
         try:
@@ -132,6 +136,20 @@ def replay(path: Path, config: CaptureConfig) -> Replayed:
         batch = with_end_reason(_by_start(player.flows()), FlowEndReason.FORCED_END)
         names = {(0, n + 1): Interface(name) for n, name in source.names.items()}
         return Replayed(batch, names, player.frames, player.unplayable, ledger.balance(), error)
+
+
+def _fitting(config: CaptureConfig, stream: BinaryIO) -> CaptureConfig:
+    """Smaller maps for a small file: half of its replay would be the kernel making them ready."""
+    packets = os.fstat(stream.fileno()).st_size // _FILE_RECORD
+    if not packets or packets >= config.capacity():
+        return config  # a pipe has no size
+    ring_octets = 1 << max(packets * _RING_RECORD, _LEAST_RING).bit_length()
+    return config.model_copy(
+        update={
+            "max_flows": max(packets, _LEAST_FLOWS),
+            "ring_size": min(ring_octets, config.ring_size),
+        }
+    )
 
 
 def _acceptable(ethernet: Frame) -> tuple[bytes, int]:
