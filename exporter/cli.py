@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from exporter import __version__
 from exporter.ebpf.errors import BpfError
-from exporter.errors import CaptureError, ConfigError, ExporterError
+from exporter.errors import CaptureError, CaptureFileError, ConfigError, ExporterError
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -88,8 +88,7 @@ def _replay(parsed: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     if replayed.error:
-        print(f"flow-exporter: {parsed.file}: {replayed.error}", file=sys.stderr)
-        return FAILED
+        return _fail(CaptureFileError(f"{parsed.file}: {replayed.error}"), FAILED)
     return FAILED if replayed.balance.problems() else DONE
 
 

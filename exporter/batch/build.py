@@ -41,8 +41,7 @@ def fold_per_cpu(keys: NDArray[Any], values: NDArray[Any], offset_ns: int) -> Fl
     Source: Documentation/bpf/map_hash.rst, per-CPU values.
     """
     rows = np.arange(len(keys))
-    starts = values["first_mono_ns"]
-    starts = np.where(starts == 0, _NEVER, starts)
+    starts = np.where(values["packets"] == 0, _NEVER, values["first_mono_ns"])
     ends = values["last_mono_ns"]
     first, last = starts.argmin(axis=1), ends.argmax(axis=1)
     offset = np.uint64(offset_ns)

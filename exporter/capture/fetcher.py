@@ -258,6 +258,10 @@ class FlowFetcher:
         """A loaded program, for test runs: tc_ingress, tc_egress. Raises KeyError."""
         return self._objects[0].programs[name]
 
+    def active_map(self) -> Map:
+        """The flow map that packets are counted in now. Stays the fetcher's."""
+        return self._map(_FLOW_MAPS[self._active])
+
     def close(self) -> None:
         """Detach and unload. What was not drained is gone. Again is fine."""
         self.detach()

@@ -257,7 +257,7 @@ def elect(table: Cells, debts: Debts, led_before: NDArray[np.bool_], *, moves: b
         leader=leader,
         packets=np.where(counts, new, 0),
         octets_l3=np.where(counts, new_l3, 0),
-        owed=_owed(reach, leader[flow]),
+        owed=_owed(table, new, reach, leader[flow]),
     )
 
 
@@ -278,17 +278,23 @@ def _first_ranked(
     return ranked[np.flatnonzero(np.diff(flow[ranked], prepend=-1))]
 
 
-def _owed(reach: _Reach, leader: I8) -> tuple[I8, I8]:
+def _owed(table: Cells, new: I8, reach: _Reach, leader: I8) -> tuple[I8, I8]:
     """
     Packets and IP octets that each cell has not seen yet of what its flow's leader has.
 
-    A point that came later than the leader cannot owe what was before: how much of the rest is
+    Measured from where both have seen the flow: from the beginning of the leader's chain, or else
+    of the leader itself. A cell that came later cannot owe what was before: how much of the rest is
     under way to it is not known, and taken for nothing.
     """
-    in_step = reach.begin_ns <= reach.begin_ns[leader] + np.uint64(TRANSIT_NS)
-    packets = np.where(in_step, reach.packets[leader] - reach.packets, 0)
-    octets_l3 = np.where(packets > 0, reach.octets_l3[leader] - reach.octets_l3, 0)
-    return packets, np.maximum(octets_l3, 0)
+    transit = np.uint64(TRANSIT_NS)
+    with_chain = reach.begin_ns <= reach.begin_ns[leader] + transit
+    with_leader = reach.begin_ns <= table.first_ns[leader] + transit
+    packets = np.where(
+        with_chain, reach.packets[leader], np.where(with_leader, new[leader], reach.packets)
+    )
+    packets = np.maximum(packets - reach.packets, 0)
+    octets_l3 = reach.octets_l3[leader] - reach.octets_l3
+    return packets, np.where(packets > 0, np.maximum(octets_l3, 0), 0)
 
 
 def _with_moves(table: Cells, reach: _Reach, flow: I8, late: NDArray[np.bool_]) -> _Reach:

@@ -66,6 +66,7 @@ _PROTOTYPES: dict[str, tuple[str, list[Any]]] = {
         _RAW,
         [Int, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer],
     ),
+    "bpf_map_update_batch": (_INT, [Int, Pointer, Pointer, Pointer, Pointer]),
     "bpf_prog_load": (_INT, [Int, Text, Text, Pointer, Size, Pointer]),
     "bpf_prog_test_run_opts": (_INT, [Int, Pointer]),
     "bpf_prog_query": (_INT, [Int, Int, U32, Pointer, Pointer, Pointer]),

@@ -190,6 +190,28 @@ class Map:
             return int(count.value)
         raise map_error(f"drain map {self.spec.name}", -result)
 
+    def update_batch(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
+        """
+        Write many elements, new or not.
+
+        Args:
+            keys: Shape (n,), C-contiguous, itemsize ``key_size``.
+            values: First axis n, C-contiguous, ``value_octets`` octets a row.
+
+        Raises:
+            MapFull: If there is no room for all of them; the first ones are written.
+            BpfError: If the kernel refuses otherwise.
+        """
+        self._require_layout(keys, self.spec.key_size)
+        self._require_layout(values, self.value_octets)
+        count = _libbpf.u32(len(keys))
+        try:
+            self._lib.bpf_map_update_batch(
+                self.fd, keys.ctypes.data, values.ctypes.data, _libbpf.ref(count), None
+            )
+        except OSError as err:
+            raise self._error("update", err) from err
+
     def per_cpu(self, key: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
         """
         The slots of ``key`` in a per-CPU map.

@@ -111,38 +111,18 @@ class Program:
 
         Source: net/bpf/test_run.c bpf_prog_test_run_skb().
         """
-        runner = TestRunner(self)
-        return runner.run(packet, repeat, cb)
-
-
-class TestRunner:
-    """
-    Runs one program on many packets with one set of buffers.
-
-    Args:
-        program: Loaded, of type sched_cls. Stays the caller's.
-    """
-
-    def __init__(self, program: Program) -> None:
-        self._program = program
-        self._run = _libbpf.library().bpf_prog_test_run_opts
-        self._context = _libbpf.SkBuff()
-        self._options = _libbpf.sized(_libbpf.TestRunOptions)
-        self._options.ctx_in = _libbpf.pointer_to(self._context)
-        self._options.ctx_size_in = _libbpf.size_of(self._context)
-        self._reference = _libbpf.ref(self._options)
-
-    def run(self, packet: bytes, repeat: int = 1, cb: Sequence[int] = ()) -> TestRun:
-        """As :meth:`Program.test_run`."""
+        context = _libbpf.SkBuff()
         for index, word in enumerate(cb):
-            self._context.cb[index] = word
-        options = self._options
+            context.cb[index] = word
+        options = _libbpf.sized(_libbpf.TestRunOptions)
         options.data_in = _libbpf.address(packet).value
         options.data_size_in = len(packet)
+        options.ctx_in = _libbpf.pointer_to(context)
+        options.ctx_size_in = _libbpf.size_of(context)
         options.repeat = repeat
         try:
-            self._run(self._program.fd, self._reference)
+            _libbpf.library().bpf_prog_test_run_opts(self.fd, _libbpf.ref(options))
         except OSError as err:
-            raise BpfError(f"test-run program {self._program.spec.name}", err.errno or 0) from err
+            raise BpfError(f"test-run program {self.spec.name}", err.errno or 0) from err
         retval = options.retval
         return TestRun(retval - (1 << 32) if retval >> 31 else retval, options.duration)

@@ -1,0 +1,38 @@
+"""``python -m benchmarks [NAME ...]``: run them, print the tables, keep the results."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import bench_agent, bench_kernel, bench_pipeline
+from benchmarks.report import machine, write
+
+BENCHMARKS = {
+    "kernel": bench_kernel.run,
+    "pipeline": bench_pipeline.run,
+    "startup": bench_agent.startup,
+    "agent": bench_agent.run,
+}
+
+
+def main() -> int:
+    """Run the named benchmarks, or all of them."""
+    names = sys.argv[1:] or list(BENCHMARKS)
+    unknown = set(names) - set(BENCHMARKS)
+    if unknown:
+        known = ", ".join(BENCHMARKS)
+        print(f"no benchmark {', '.join(unknown)}: there are {known}", file=sys.stderr)
+        return 2
+    tables = []
+    for name in names:
+        print(name, flush=True)
+        tables.append(BENCHMARKS[name]())
+    print("\n" + ", ".join(f"{key} {value}" for key, value in machine().items()))
+    for table in tables:
+        print(f"\n{table.what}\n\n{table.markdown()}")
+    print(f"\nkept in {write(tables)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
