@@ -102,7 +102,7 @@ def _measure(size: int, interval: int) -> tuple[str, str, str]:
             resident = _resident(agent.process.pid)
             assert agent.stop() == 0, agent.log
     assert ledger["closes"]
-    assert ledger["published"]["flows"] == (_DRAINS + 2) * size
+    assert ledger["published"]["packets"] == (_DRAINS + 2) * size
     return f"{1e6 * cpu / flows:.2f}", f"{100 * cpu / (_DRAINS * interval):.1f}", f"{resident:.0f}"
 
 

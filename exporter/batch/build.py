@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.abi.layout import FLOW_KEY, FLOW_STATS
+from exporter.abi.layout import FLOW_KEY
 from exporter.batch.batch import FlowBatch, FlowEndReason
 from exporter.batch.group import Groups, group_rows
 
@@ -22,10 +22,33 @@ _FIN_OR_RST = np.uint16(0x05)
 
 def empty_batch() -> FlowBatch:
     """No rows."""
-    return fold_per_cpu(np.empty(0, FLOW_KEY), np.empty((0, 1), FLOW_STATS), 0)
+    return allocate(0)
 
 
-def fold_per_cpu(keys: NDArray[Any], values: NDArray[Any], offset_ns: int) -> FlowBatch:
+def allocate(rows: int) -> FlowBatch:
+    """A batch whose columns are still to be filled, by :func:`fold_per_cpu`."""
+    return FlowBatch(
+        key=np.empty(rows, FLOW_KEY),
+        flow_start_ns=np.empty(rows, np.uint64),
+        flow_end_ns=np.empty(rows, np.uint64),
+        packet_count=np.empty(rows, np.uint64),
+        octet_count_l2=np.empty(rows, np.uint64),
+        octet_count_l3=np.empty(rows, np.uint64),
+        sampling_interval=np.empty(rows, np.uint32),
+        tcp_control_bits=np.empty(rows, np.uint16),
+        tcp_flag_sets=np.empty(rows, np.uint8),
+        dscp=np.empty(rows, np.uint8),
+        src_mac=np.empty((rows, 6), np.uint8),
+        dst_mac=np.empty((rows, 6), np.uint8),
+        flow_end_reason=np.zeros(rows, np.uint8),
+        duplicate=np.zeros(rows, np.bool_),
+        points=np.zeros(rows, np.uint32),
+    )
+
+
+def fold_per_cpu(
+    keys: NDArray[Any], values: NDArray[Any], offset_ns: int, out: FlowBatch | None = None
+) -> FlowBatch:
     """
     Fold the per-CPU slots of drained flows into columns.
 
@@ -33,35 +56,35 @@ def fold_per_cpu(keys: NDArray[Any], values: NDArray[Any], offset_ns: int) -> Fl
         keys: FLOW_KEY, shape (n,). Copied.
         values: FLOW_STATS, shape (n, possible CPUs). Slots of CPUs that saw no packet are all zero.
         offset_ns: Added to the kernel's times; see ``batch.clock``.
+        out: n rows of :func:`allocate` to fill; new ones if ``None``.
 
     Returns:
-        n rows that share no memory with the arguments. Points, end reasons and duplicates are not
-        set yet.
+        ``out``. Points, end reasons and duplicates are not set yet.
 
     Source: Documentation/bpf/map_hash.rst, per-CPU values.
     """
+    if out is None:
+        out = allocate(len(keys))
     rows = np.arange(len(keys))
-    starts = np.where(values["packets"] == 0, _NEVER, values["first_mono_ns"])
+    used = values["packets"] != 0
+    starts = np.where(used, values["first_mono_ns"], _NEVER)
     ends = values["last_mono_ns"]
-    first, last = starts.argmin(axis=1), ends.argmax(axis=1)
+    # A used slot comes before an unused one also at time 0, where a capture may begin.
+    first, last = starts.argmin(axis=1), (ends + used).argmax(axis=1)
     offset = np.uint64(offset_ns)
-    return FlowBatch(
-        key=keys.copy(),
-        flow_start_ns=starts[rows, first] + offset,
-        flow_end_ns=ends[rows, last] + offset,
-        packet_count=values["packets"].sum(axis=1),
-        octet_count_l2=values["octets_l2"].sum(axis=1),
-        octet_count_l3=values["octets_l3"].sum(axis=1),
-        sampling_interval=values["sampling_interval"].max(axis=1),
-        tcp_control_bits=np.bitwise_or.reduce(values["tcp_control_bits"], axis=1),
-        tcp_flag_sets=np.bitwise_or.reduce(values["tcp_flag_sets"], axis=1),
-        dscp=values["dscp"][rows, last],
-        src_mac=values["src_mac"][rows, first],
-        dst_mac=values["dst_mac"][rows, first],
-        flow_end_reason=np.zeros(len(keys), np.uint8),
-        duplicate=np.zeros(len(keys), np.bool_),
-        points=np.zeros(len(keys), np.uint32),
-    )
+    out.key[...] = keys
+    out.flow_start_ns[...] = starts[rows, first] + offset
+    out.flow_end_ns[...] = ends[rows, last] + offset
+    values["packets"].sum(axis=1, out=out.packet_count)
+    values["octets_l2"].sum(axis=1, out=out.octet_count_l2)
+    values["octets_l3"].sum(axis=1, out=out.octet_count_l3)
+    values["sampling_interval"].max(axis=1, out=out.sampling_interval)
+    np.bitwise_or.reduce(values["tcp_control_bits"], axis=1, out=out.tcp_control_bits)
+    np.bitwise_or.reduce(values["tcp_flag_sets"], axis=1, out=out.tcp_flag_sets)
+    out.dscp[...] = values["dscp"][rows, last]
+    out.src_mac[...] = values["src_mac"][rows, first]
+    out.dst_mac[...] = values["dst_mac"][rows, first]
+    return out
 
 
 def accumulate(batch: FlowBatch) -> FlowBatch:
@@ -104,7 +127,7 @@ def _merge(batch: FlowBatch, groups: Groups) -> FlowBatch:
 
 
 def _extreme(values: NDArray[np.uint64], groups: Groups) -> NDArray[np.int64]:
-    """Row number of each group's smallest value; the first of equals."""
+    """Row number of each group's smallest value; of equals any."""
     within = np.lexsort((values[groups.order], groups.labels()))
     return groups.order[within[groups.starts]]
 

@@ -28,7 +28,7 @@ from exporter.abi.layout import (
     Outcome,
 )
 from exporter.batch.batch import FlowBatch, concatenate
-from exporter.batch.build import accumulate, empty_batch, fold_per_cpu
+from exporter.batch.build import accumulate, allocate, empty_batch, fold_per_cpu
 from exporter.capture.config import CaptureConfig, entry_octets
 from exporter.ebpf import features
 from exporter.ebpf.cpus import possible_cpus
@@ -209,13 +209,18 @@ class FlowFetcher:
 
         Source: kernel/bpf/syscall.c maybe_wait_bpf_programs().
         """
-        retired = self._swap()
+        retired, expected = self._swap()
         cursor = BatchCursor()
-        parts = []
+        # One allocation for all: batches of a batch would be copied together at the end.
+        batch, filled = allocate(expected), 0
         while not cursor.done:
             rows = retired.take_batch(self._keys, self._values, cursor)
-            parts.append(fold_per_cpu(self._keys[:rows], self._values[:rows], offset_ns))
-        return concatenate(parts)
+            if filled + rows > len(batch):
+                batch = concatenate([batch.take(slice(filled)), allocate(2 * filled + rows)])
+            place = batch.take(slice(filled, filled + rows))
+            fold_per_cpu(self._keys[:rows], self._values[:rows], offset_ns, place)
+            filled += rows
+        return batch.take(slice(filled))
 
     def read_ring_buffer(self, offset_ns: int = 0) -> FlowBatch:
         """
@@ -271,13 +276,21 @@ class FlowFetcher:
         while self._objects:
             self._objects.popitem()[1].close()
 
-    def _swap(self) -> Map:
-        """Make the other flow map the active one. Returns the retired map, quiet from now on."""
+    def _swap(self) -> tuple[Map, int]:
+        """
+        Make the other flow map the active one.
+
+        Returns:
+            The retired map, quiet from now on, and about how many flows it has.
+        """
         retired, self._active = self._map(_FLOW_MAPS[self._active]), self._active ^ 1
-        self._created_at_swap = self.counts().flows_created
+        created = self.counts().flows_created
+        expected, self._created_at_swap = created - self._created_at_swap, created
         fd = self._map(_FLOW_MAPS[self._active]).fd
         self._map("flow_active").update(_SLOT, fd.to_bytes(4, "little"))
-        return retired
+        # Flows that begin between the two reads are in the retired map, too.
+        late = self.counts().flows_created - created
+        return retired, min(expected + late, self.capacity)
 
     def _map(self, name: str) -> Map:
         return self._objects[0].maps[name]

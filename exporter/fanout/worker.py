@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from exporter.batch.batch import FlowBatch
 from exporter.errors import SinkError
 from exporter.fanout.config import RetryConfig
 from exporter.fanout.contract import Message, Sink
@@ -50,6 +51,7 @@ class SinkWorker:
         self._retry = retry
         self._on_closed = on_closed
         self._give_up = threading.Event()
+        self._closed = False
         self._thread: threading.Thread | None = None
         self._mentioned = -_REMIND
 
@@ -78,12 +80,29 @@ class SinkWorker:
 
     def _run(self) -> None:
         while (batch := self.queue.take()) is not None:
-            for message in self.sink.encode(batch):
-                self._deliver(message)
+            try:
+                self._send(batch)
+            except Exception:
+                # A mistake in a sink costs one batch, not the sink.
+                log.exception("sink %s: a batch could not be sent", self.sink.name)
+            # What is left of a batch that was delivered is nothing.
+            self.queue.drop_held(self._why_stopped() or "internal")
+
+    def _send(self, batch: FlowBatch) -> None:
+        if self._why_stopped():
+            return
+        for message in self.sink.encode(batch):
+            self._deliver(message)
+            if self._why_stopped():
+                return
+
+    def _why_stopped(self) -> str:
+        """Why nothing more is delivered; empty if it is."""
+        return "closed" if self._closed else "shutdown" if self._give_up.is_set() else ""
 
     def _deliver(self, message: Message) -> None:
         wait = self._retry.first
-        while not self._give_up.is_set():
+        while not self._why_stopped():
             try:
                 self.sink.deliver(message, self._retry.timeout)
             except SinkError as err:
@@ -100,7 +119,6 @@ class SinkWorker:
             else:
                 self._book_success(message)
                 return
-        self.queue.dropped("shutdown", message.rows.totals)
 
     def _deliver_split(self, message: Message) -> None:
         parts = list(self.sink.split(message))
@@ -120,6 +138,7 @@ class SinkWorker:
     def _drop(self, message: Message, err: SinkError) -> None:
         self.queue.dropped(err.reason, message.rows.totals)
         if err.reason == "closed":
+            self._closed = True
             self.queue.abandon("closed")
             self._on_closed()
             return

@@ -1,0 +1,172 @@
+"""
+Write the reference pages that are made from the code: ``python tools/reference.py [--check]``.
+
+docs/reference/record.md from the one column table, configuration.md from the models and their
+docstrings, metrics.md from what the collector declares.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from exporter.batch.schema import COLUMNS
+from exporter.capture.config import CaptureConfig
+from exporter.config import ENV_PREFIX, Config, MetricsConfig
+from exporter.dedupe.config import DedupeConfig
+from exporter.enrich.observer import AgentConfig
+from exporter.fanout.config import QueueConfig, RetryConfig
+from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
+from exporter.sinks.grpc.config import GrpcConfig, TlsConfig
+from exporter.sinks.null import NullConfig
+from exporter.sinks.stdout.config import StdoutConfig
+from exporter.telemetry import PREFIX, Metrics, Reading
+
+TARGET = Path(__file__).parents[1] / "docs" / "reference"
+_MADE = "<!-- Made by `make docs`; never edited. -->\n"
+
+SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
+    ("(top level)", "", Config),
+    ("capture", "capture.", CaptureConfig),
+    ("dedupe", "dedupe.", DedupeConfig),
+    ("agent", "agent.", AgentConfig),
+    ("metrics", "metrics.", MetricsConfig),
+    ("sinks[]: type stdout", "", StdoutConfig),
+    ("sinks[]: type grpc", "", GrpcConfig),
+    ("sinks[]: type null", "", NullConfig),
+    ("sinks[].tls", "tls.", TlsConfig),
+    ("sinks[].queue", "queue.", QueueConfig),
+    ("sinks[].retry", "retry.", RetryConfig),
+)
+
+
+def record_page() -> str:
+    """The columns of a record and what each format calls them."""
+    lines = [
+        _MADE,
+        "# Fields of a flow record\n",
+        "IPFIX numbers are information elements of the IANA registry (for IPv6 addresses 27 and 28).",
+        "Counts are of the packets taken: with sampling they are not scaled.\n",
+        "| column | type | unit | meaning | JSON, otel | JSON, netobserv | pbflow.Record | IPFIX |",
+        "| --- | --- | --- | --- | --- | --- | --- | ---: |",
+    ]
+    lines += [
+        f"| `{c.name}` | {c.dtype} | {c.unit} | {c.meaning} | {_code(c.otel)} | "
+        f"{_code(c.netobserv)} | {c.pbflow} | {c.ipfix or ''} |"
+        for c in COLUMNS
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def configuration_page() -> str:
+    """Every key of the file, its default and its meaning."""
+    parts = [
+        _MADE,
+        "# Configuration\n",
+        "One YAML file (`--config FILE`). Every key is also an environment variable:",
+        f"`capture.sampling` is `{ENV_PREFIX}CAPTURE__SAMPLING`. Flags win over the environment, the",
+        "environment over the file. Durations are written `500ms`, `5s`, `1m`; sizes `64MiB`; lists",
+        "may be written `eth0,/^veth/`. A sink may be written as on the command line: `stdout`,",
+        "`grpc://host:port?max_flows=5000`.\n",
+    ]
+    for title, prefix, model in SECTIONS:
+        parts.append(f"## {title}\n\n| key | default | meaning |\n| --- | --- | --- |")
+        meanings = _meanings(model)
+        parts += [
+            f"| `{prefix}{field.alias or name}` | {_default(field)} | {meanings.get(name, '')} |"
+            for name, field in model.model_fields.items()
+            if name in meanings
+        ]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def metrics_page() -> str:
+    """Every metric with its labels."""
+    totals = Totals(1, 1, 1)
+    sink = SinkCounts(totals, totals, Totals(), {"queue_full": totals})
+    kernel = KernelCounts(Tally(1, 1), {"aggregated": Tally(1, 1)})
+    reading = Reading(
+        balance=Balance(kernel, totals, Totals(), totals, {"stdout": sink}, final=False),
+        drains={"active timeout": 1},
+        drain_seconds=0.0,
+        interfaces=1,
+        attach_failures=0,
+        map_capacity=1,
+        map_fill=0.0,
+        dedupe_flows=0,
+        dedupe_evictions=0,
+        sink_retries={"stdout": 0},
+        sink_healthy={"stdout": True},
+    )
+    lines = [_MADE, "# Metrics\n", "| name | type | labels | meaning |", "| --- | --- | --- | --- |"]
+    for family in Metrics(lambda: reading).collect():
+        labels = ", ".join(sorted({label for s in family.samples for label in s.labels}))
+        name = family.name + ("_total" if family.type == "counter" else "")
+        assert name.startswith(PREFIX)
+        lines.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    return "\n".join(lines) + "\n"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "(needed)"
+    value: Any = field.default
+    if isinstance(value, BaseModel):
+        return ""
+    if isinstance(value, tuple):
+        value = ", ".join(getattr(item, "type", str(item)) for item in value)
+    return _code(str(value)) if value not in ("", None) else ""
+
+
+def _meanings(model: type[BaseModel]) -> dict[str, str]:
+    """The Args section of a model's docstring: key -> text."""
+    text = inspect.cleandoc(model.__doc__ or "").partition("Args:\n")[2]
+    meanings: dict[str, str] = {}
+    for names, meaning in _entries(text):
+        for name in names.split(", "):
+            meanings[name] = " ".join(meaning.replace("``", "`").split())
+    return meanings
+
+
+def _entries(text: str) -> Iterator[tuple[str, str]]:
+    for match in re.finditer(r"^    (\w[\w, ]*): ((?:.*\n?)(?:^ {8}.*\n?)*)", text, re.MULTILINE):
+        yield match[1], match[2]
+
+
+PAGES = {
+    "record.md": record_page,
+    "configuration.md": configuration_page,
+    "metrics.md": metrics_page,
+}
+
+
+def main() -> int:
+    """Write the pages, or with ``--check`` say whether they are current."""
+    stale = []
+    for name, page in PAGES.items():
+        path, text = TARGET / name, page()
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(text)
+    if stale and "--check" in sys.argv:
+        print(f"not current: {', '.join(stale)}: run 'make docs'", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
