@@ -8,6 +8,7 @@ Everything is validated once, here; an unknown key is an error that names the ne
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -26,9 +27,15 @@ from exporter.quantities import Seconds
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.null import NullConfig
 from exporter.sinks.stdout.config import StdoutConfig
-from exporter.sinks.url import parse_sink, split_host_port
+from exporter.sinks.url import parse_sink, set_path, split_host_port
 
 ENV_PREFIX = "FLOW_EXPORTER_"
+
+#: What Kubernetes puts into the environment of every pod beside a Service whose name begins with
+#: flow-exporter. Source: kubernetes/pkg/kubelet/envvars/envvars.go FromServices().
+_SERVICE_LINK = re.compile(
+    r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$"
+)
 
 SinkConfig = Annotated[GrpcConfig | StdoutConfig | NullConfig, Field(discriminator="type")]
 
@@ -108,7 +115,8 @@ def load(
     if isinstance(merged.get("sinks"), (str, list, tuple)):
         merged["sinks"] = _sinks(merged["sinks"])
     if schema is not None:
-        for sink in merged.setdefault("sinks", [{"type": "stdout"}]):
+        sinks = merged.setdefault("sinks", [{"type": "stdout"}])
+        for sink in sinks if isinstance(sinks, list) else []:
             if isinstance(sink, dict) and sink.get("type") == "stdout":
                 sink["schema"] = schema
     try:
@@ -136,20 +144,24 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path} must be a mapping with keys such as: {', '.join(Config.model_fields)}"
         )
-    return content
+    # A section whose keys are all commented out is null.
+    empty = [key for key in Config.model_fields if content.get(key, "") is None]
+    return {key: value for key, value in content.items() if key not in empty}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     layer: dict[str, Any] = {}
     for variable, value in environment.items():
-        if not variable.startswith(ENV_PREFIX):
+        if not variable.startswith(ENV_PREFIX) or _is_service_link(variable):
             continue
-        place = layer
-        *sections, key = variable.removeprefix(ENV_PREFIX).lower().split("__")
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[key] = value
+        path = variable.removeprefix(ENV_PREFIX).lower().split("__")
+        if not set_path(layer, path, value):
+            raise ConfigError(f"{variable} is in conflict with another variable above or below it")
     return layer
+
+
+def _is_service_link(variable: str) -> bool:
+    return "__" not in variable and _SERVICE_LINK.search(variable) is not None
 
 
 def _merge(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
@@ -174,7 +186,7 @@ def _first_error(err: ValidationError) -> str:
         return _unknown_key(error["loc"], where)
     message = error["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
-    return f"{where}: {message[:1].lower()}{message[1:]}{shown}"
+    return " ".join(f"{where}: {message[:1].lower()}{message[1:]}{shown}".split())
 
 
 def _where(location: tuple[int | str, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-_NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-zA-Zµ]*)\s*")
+_NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-zA-Z]*)\s*")
 _SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _OCTETS = {
     "": 1, "b": 1, "k": 1000, "kb": 1000, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
@@ -18,20 +18,26 @@ _OCTETS = {
 
 
 def duration(value: Any) -> Any:
-    """Seconds from ``5s``, ``500ms``, ``1m``, ``2h`` or a number. Raises ValueError."""
+    """Seconds from ``5s``, ``500ms``, ``1m30s``, ``2h`` or a number. Raises ValueError."""
     if not isinstance(value, str):
         return value
-    number, unit = _split(value, "a duration such as 5s, 500ms or 1m")
-    if unit not in _SECONDS:
+    parts = _NUMBER.findall(value)
+    if not parts or _NUMBER.sub("", value):
+        raise ValueError(f"{value!r} is not a duration such as 5s, 500ms or 1m30s")
+    # A number alone is seconds; one beside others needs its unit.
+    if any(unit not in _SECONDS or (not unit and len(parts) > 1) for _, unit in parts):
         raise ValueError(f"{value!r} is not a duration: use ms, s, m or h")
-    return number * _SECONDS[unit]
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 def size(value: Any) -> Any:
     """Octets from ``64MiB``, ``1GB``, ``4096`` or a number. Raises ValueError."""
     if not isinstance(value, str):
         return value
-    number, unit = _split(value, "a size such as 64MiB")
+    match = _NUMBER.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value!r} is not a size such as 64MiB")
+    number, unit = float(match[1]), match[2]
     if unit.lower() not in _OCTETS:
         raise ValueError(f"{value!r} is not a size: use KiB, MiB, GiB, kB, MB or GB")
     return int(number * _OCTETS[unit.lower()])
@@ -43,7 +49,7 @@ def words(value: Any) -> Any:
         return value
     found, current, in_regex = [], "", False
     for character in value:
-        if character == "/" and (in_regex or not current):
+        if character == "/" and (in_regex or not current.strip()):
             in_regex = not in_regex
         if character == "," and not in_regex:
             found.append(current)
@@ -51,13 +57,6 @@ def words(value: Any) -> Any:
         else:
             current += character
     return tuple(word.strip() for word in (*found, current) if word.strip())
-
-
-def _split(value: str, wanted: str) -> tuple[float, str]:
-    match = _NUMBER.fullmatch(value)
-    if match is None:
-        raise ValueError(f"{value!r} is not {wanted}")
-    return float(match[1]), match[2]
 
 
 #: Fields of configuration that take these notations.

@@ -240,7 +240,7 @@ def elect(table: Cells, debts: Debts, led_before: NDArray[np.bool_], *, moves: b
     new_l3 = np.where(new > 0, np.maximum(table.octets_l3 - debts.octets_l3, 0), 0)
     flow = table.flow
     leader = table.flow_starts.copy()
-    reach = _Reach(new, new_l3, table.first_ns, None)
+    alone = reach = _Reach(new, new_l3, table.first_ns, None)
     sizes = np.diff(table.flow_starts, append=len(flow))
     shared = np.flatnonzero(sizes > 1)
     if len(shared):
@@ -257,7 +257,7 @@ def elect(table: Cells, debts: Debts, led_before: NDArray[np.bool_], *, moves: b
         leader=leader,
         packets=np.where(counts, new, 0),
         octets_l3=np.where(counts, new_l3, 0),
-        owed=_owed(table, new, reach, leader[flow]),
+        owed=_owed(table, alone, reach, leader[flow]),
     )
 
 
@@ -278,23 +278,31 @@ def _first_ranked(
     return ranked[np.flatnonzero(np.diff(flow[ranked], prepend=-1))]
 
 
-def _owed(table: Cells, new: I8, reach: _Reach, leader: I8) -> tuple[I8, I8]:
+def _owed(table: Cells, alone: _Reach, reach: _Reach, leader: I8) -> tuple[I8, I8]:
     """
     Packets and IP octets that each cell has not seen yet of what its flow's leader has.
 
     Measured from where both have seen the flow: from the beginning of the leader's chain, or else
     of the leader itself. A cell that came later cannot owe what was before: how much of the rest is
     under way to it is not known, and taken for nothing.
+
+    Args:
+        table: The cells of a drain.
+        alone: Of each cell without those that it took over from.
+        reach: Of each cell.
+        leader: int64, shape (cells,): the leading cell of each cell's flow.
     """
     transit = np.uint64(TRANSIT_NS)
-    with_chain = reach.begin_ns <= reach.begin_ns[leader] + transit
-    with_leader = reach.begin_ns <= table.first_ns[leader] + transit
-    packets = np.where(
-        with_chain, reach.packets[leader], np.where(with_leader, new[leader], reach.packets)
-    )
-    packets = np.maximum(packets - reach.packets, 0)
-    octets_l3 = reach.octets_l3[leader] - reach.octets_l3
-    return packets, np.where(packets > 0, np.maximum(octets_l3, 0), 0)
+    from_chain = reach.begin_ns <= reach.begin_ns[leader] + transit
+    from_leader = reach.begin_ns <= table.first_ns[leader] + transit
+
+    def behind(all_new: I8, own_new: I8) -> I8:
+        ahead = np.where(from_chain, all_new[leader], np.where(from_leader, own_new[leader], 0))
+        return np.maximum(ahead - all_new, 0)
+
+    packets = behind(reach.packets, alone.packets)
+    octets_l3 = behind(reach.octets_l3, alone.octets_l3)
+    return packets, np.where(packets > 0, octets_l3, 0)
 
 
 def _with_moves(table: Cells, reach: _Reach, flow: I8, late: NDArray[np.bool_]) -> _Reach:

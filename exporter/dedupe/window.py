@@ -162,7 +162,6 @@ class DedupeWindow:
     def nothing_seen(self) -> None:
         """A drain brought nothing at all: nothing is under way any more."""
         self._flows.fresh[:] = False
-        self._followers = _no_followers()
 
     def _owed_by_followers(
         self, table: Cells, flow: I8, late: I8, outlasts: NDArray[np.bool_]

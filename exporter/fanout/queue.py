@@ -48,7 +48,8 @@ class BatchQueue:
 
     def take(self) -> FlowBatch | None:
         """
-        Wait for the next batch and hold it; book it with :meth:`delivered` and :meth:`dropped`.
+        Wait for the next batch and hold it; book it with :meth:`delivered`, :meth:`dropped` and
+        :meth:`drop_held`.
 
         Returns:
             ``None`` once the queue is closed and empty.
@@ -77,19 +78,18 @@ class BatchQueue:
             self._book_drop(reason, totals)
             self._changed.notify_all()
 
+    def drop_held(self, reason: str) -> None:
+        """Give up what is left of the held batch, and count it."""
+        with self._changed:
+            if self._held.flows:
+                self._book_drop(reason, self._held)
+                self._held = Totals()
+            self._changed.notify_all()
+
     def close(self) -> None:
         """No more batches come. The consumer gets what waits, then ``None``."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
-
-    def abandon(self, reason: str) -> None:
-        """Drop what waits, and count it."""
-        with self._changed:
-            while self._waiting:
-                batch = self._waiting.popleft()
-                self._waiting_rows -= len(batch)
-                self._book_drop(reason, batch.totals)
             self._changed.notify_all()
 
     def wait_empty(self, timeout: float) -> bool:

@@ -139,7 +139,6 @@ class SinkWorker:
         self.queue.dropped(err.reason, message.rows.totals)
         if err.reason == "closed":
             self._closed = True
-            self.queue.abandon("closed")
             self._on_closed()
             return
         self._complain(err)

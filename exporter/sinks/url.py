@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from exporter.errors import ConfigError
 
@@ -36,21 +37,43 @@ def parse_sink(text: str) -> dict[str, Any]:
     text = text.strip()
     if text in ("stdout", "null"):
         return {"type": text}
-    url = urlsplit(text)
+    url = _split(text)
     if url.scheme != "grpc":
         raise ConfigError(f"there is no sink {text!r}: use one of {', '.join(KNOWN)}")
     try:
         host, port = split_host_port(url.netloc)
     except ValueError as err:
         raise ConfigError(f"sink {text}: {err}: write grpc://HOST:PORT") from err
-    if not host or url.path.strip("/"):
+    if not host or "@" in host or url.path.strip("/") or url.fragment:
         raise ConfigError(f"sink {text}: write grpc://HOST:PORT")
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     section: dict[str, Any] = {"type": "grpc", "target": target}
     for key, value in parse_qsl(url.query, keep_blank_values=True):
-        place = section
-        *sections, last = key.split(".")
-        for name in sections:
-            place = place.setdefault(name, {})
-        place[last] = value
+        if not set_path(section, key.split("."), value):
+            raise ConfigError(f"sink {text}: option {key} is in conflict with another")
     return section
+
+
+def set_path(section: dict[str, Any], path: Sequence[str], value: Any) -> bool:
+    """
+    Set a key of a nested section, making the sections on the way.
+
+    Returns:
+        False if one of them is a value already, or the key is a section.
+    """
+    *sections, last = path
+    for name in sections:
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            return False
+    if isinstance(section.get(last), dict):
+        return False
+    section[last] = value
+    return True
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        return urlsplit(text)
+    except ValueError as err:
+        raise ConfigError(f"sink {text}: {err}: write grpc://HOST:PORT") from err

@@ -17,11 +17,12 @@ _UNITS = ("", "k", "M", "G", "T")
 
 def count_text(value: float) -> str:
     """Three significant digits and a decimal prefix: 1234567 is 1.23M."""
-    power = 0
+    # Rounded first: 999,950 is 1.00M, not 1000k.
+    value, power = float(f"{value:.3g}"), 0
     while value >= 1000 and power < len(_UNITS) - 1:
         value /= 1000
         power += 1
-    digits = 0 if power == 0 else 2 if value < 10 else 1
+    digits = max(3 - len(str(int(value))), 0) if power else 0
     return f"{value:.{digits}f}{_UNITS[power]}"
 
 
