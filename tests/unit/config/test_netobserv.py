@@ -1,0 +1,165 @@
+"""NetObserv's environment variables: what each becomes here, and what is said of the rest."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.config import Config, load
+from exporter.errors import ConfigError
+from exporter.netobserv import translate
+from exporter.sinks.grpc.config import GrpcConfig
+
+TARGET = {"TARGET_HOST": "collector", "TARGET_PORT": "9999"}
+
+
+def loaded(**environment: str) -> Config:
+    """The configuration of a DaemonSet with these variables and a target."""
+    return load(None, TARGET | environment, {})
+
+
+def value(config: Config, path: str) -> Any:
+    """A key by its path."""
+    found: Any = config
+    for part in path.split("."):
+        found = found[int(part)] if part.isdigit() else getattr(found, part)
+    return found
+
+
+TABLE = [
+    ("AGENT_IP", "192.0.2.1", "agent.address", "192.0.2.1"),
+    ("AGENT_IP_IFACE", "name:eth1", "agent.interface", "name:eth1"),
+    ("AGENT_IP_IFACE", "local", "agent.interface", "local"),
+    ("AGENT_IP_TYPE", "ipv6", "agent.family", "ipv6"),
+    ("INTERFACES", "eth0,/^veth/", "capture.interfaces", ("eth0", "/^veth/")),
+    ("EXCLUDE_INTERFACES", "lo,br-ex", "capture.exclude_interfaces", ("lo", "br-ex")),
+    ("CACHE_MAX_FLOWS", "120000", "capture.max_flows", 120_000),
+    ("CACHE_ACTIVE_TIMEOUT", "15s", "capture.drain_interval", 15),
+    ("CACHE_ACTIVE_TIMEOUT", "1m30s", "capture.drain_interval", 90),
+    ("CACHE_ACTIVE_TIMEOUT", "300ms", "capture.drain_interval", 0.3),
+    ("SAMPLING", "50", "capture.sampling", 50),
+    ("SAMPLING", "0", "capture.sampling", 1),
+    ("SAMPLING", "1", "capture.sampling", 1),
+    ("LISTEN_INTERFACES", "watch", "capture.watch", "netlink"),
+    ("LISTEN_INTERFACES", "poll", "capture.watch", "poll"),
+    ("LISTEN_POLL_PERIOD", "10s", "capture.poll_interval", 10),
+    ("TC_ATTACH_MODE", "tcx", "capture.hook", "tcx"),
+    ("TC_ATTACH_MODE", "tc", "capture.hook", "tc"),
+    ("TC_ATTACH_MODE", "any", "capture.hook", "auto"),
+    ("LOG_LEVEL", "trace", "log_level", "debug"),
+    ("LOG_LEVEL", "warn", "log_level", "warning"),
+    ("LOG_LEVEL", "warning", "log_level", "warning"),
+    ("LOG_LEVEL", "error", "log_level", "error"),
+    ("DIRECTION", "ingress", "capture.egress", False),
+    ("DIRECTION", "egress", "capture.ingress", False),
+    ("DIRECTION", "both", "capture.ingress", True),
+    ("GRPC_MESSAGE_MAX_FLOWS", "500", "sinks.0.max_flows", 500),
+    ("TARGET_TLS_CA_CERT_PATH", "/ca.pem", "sinks.0.tls.ca", Path("/ca.pem")),
+    ("EXPORT", "grpc", "sinks.0.target", "collector:9999"),
+    ("TARGET_HOST", "2001:db8::1", "sinks.0.target", "[2001:db8::1]:9999"),
+    ("METRICS_ENABLE", "true", "metrics.address", ":9090"),
+    ("METRICS_ENABLE", "false", "metrics.address", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "path", "expected"), TABLE, ids=[f"{v}={t}" for v, t, _, _ in TABLE]
+)
+def test_variable(variable: str, text: str, path: str, expected: Any) -> None:
+    """One variable, the key that it sets, and the key's value."""
+    assert value(loaded(**{variable: text}), path) == expected
+
+
+def test_the_target_is_the_only_sink() -> None:
+    """An agent with a target exports there, and prints nothing."""
+    assert loaded().sinks == (GrpcConfig(target="collector:9999"),)
+
+
+def test_mutual_tls() -> None:
+    """Certificate and key beside the authority."""
+    config = loaded(
+        TARGET_TLS_CA_CERT_PATH="/ca.pem",
+        TARGET_TLS_USER_CERT_PATH="/c.pem",
+        TARGET_TLS_USER_KEY_PATH="/k.pem",
+    )
+    assert (value(config, "sinks.0.tls.certificate"), value(config, "sinks.0.tls.key")) == (
+        Path("/c.pem"),
+        Path("/k.pem"),
+    )
+
+
+def test_metrics_address_and_port() -> None:
+    """Both parts of the address; without METRICS_ENABLE neither means anything."""
+    parts = {"METRICS_SERVER_ADDRESS": "127.0.0.1", "METRICS_SERVER_PORT": "9191"}
+    assert loaded(METRICS_ENABLE="true", **parts).metrics.address == "127.0.0.1:9191"
+    assert loaded(**parts).metrics.address == ""
+
+
+@pytest.mark.xfail(reason="the address is not put into brackets", raises=ConfigError)
+def test_metrics_address_over_ipv6() -> None:
+    """An IPv6 address may stand there, too."""
+    config = loaded(METRICS_ENABLE="true", METRICS_SERVER_ADDRESS="::")
+    assert config.metrics.host_port() == ("::", 9090)
+
+
+@pytest.mark.xfail(reason="logrus takes any case, and more levels", raises=ConfigError)
+@pytest.mark.parametrize("level", ["INFO", "fatal", "panic"])
+def test_log_levels_of_logrus(level: str) -> None:
+    """Every level that NetObserv's agent starts with starts this one."""
+    assert loaded(LOG_LEVEL=level).log_level in ("info", "error")
+
+
+def test_deprecated_names_of_the_target() -> None:
+    """FLOWS_TARGET_HOST and FLOWS_TARGET_PORT still work; the new names win."""
+    old = {"FLOWS_TARGET_HOST": "old", "FLOWS_TARGET_PORT": "1"}
+    assert load(None, old, {}).sinks == (GrpcConfig(target="old:1"),)
+    assert load(None, old | TARGET, {}).sinks == (GrpcConfig(target="collector:9999"),)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"SAMPLING": "50", "INTERFACES": "eth0", "LOG_LEVEL": "debug"},
+        {"EXPORT": "otlp"},
+        {"EXPORT": ""},
+        {"TARGET_HOST": ""},
+    ],
+)
+def test_common_variables_alone_mean_nothing(environment: dict[str, str]) -> None:
+    """LOG_LEVEL and the like belong to many programs: without a target they are not ours."""
+    assert translate(environment) == {}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"EXPORT": "grpc"}, "EXPORT=grpc needs TARGET_HOST and TARGET_PORT"),
+        ({"TARGET_HOST": "h"}, "EXPORT=grpc needs TARGET_HOST and TARGET_PORT"),
+        (TARGET | {"EXPORT": "kafka"}, "EXPORT=kafka: this version exports by grpc only"),
+        ({"EXPORT": "ipfix+udp"}, "EXPORT=ipfix+udp: this version exports by grpc only"),
+        (TARGET | {"TARGET_PORT": "many"}, "'collector:many' has no port"),
+        (TARGET | {"SAMPLING": "few"}, "SAMPLING=few is not a number"),
+        (TARGET | {"CACHE_MAX_FLOWS": "few"}, "capture.max_flows: input should be a valid integer"),
+        (TARGET | {"TC_ATTACH_MODE": "xdp"}, "capture.hook: input should be"),
+        (TARGET | {"TARGET_TLS_USER_KEY_PATH": "/k"}, "certificate and key go together"),
+    ],
+)
+def test_what_cannot_be(environment: dict[str, str], expected: str) -> None:
+    """One line for what is missing, unknown, or not in this version."""
+    with pytest.raises(ConfigError) as caught:
+        load(None, environment, {})
+    assert expected in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_is_not_supported_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Features that are asked for and not here do not keep the agent from starting."""
+    with caplog.at_level(logging.WARNING, "exporter.netobserv"):
+        loaded(ENABLE_RTT="true", ENABLE_DNS_TRACKING="false", FLOW_FILTER_RULES="[]")
+    assert [record.getMessage() for record in caplog.records] == [
+        "not supported, and ignored: ENABLE_RTT, FLOW_FILTER_RULES"
+    ]
