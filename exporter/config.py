@@ -23,11 +23,11 @@ from exporter.capture.config import CaptureConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.errors import ConfigError
-from exporter.quantities import Seconds
+from exporter.quantities import Seconds, split_host_port
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.null import NullConfig
 from exporter.sinks.stdout.config import StdoutConfig
-from exporter.sinks.url import parse_sink, set_path, split_host_port
+from exporter.sinks.url import parse_sink, set_path
 
 ENV_PREFIX = "FLOW_EXPORTER_"
 

@@ -12,12 +12,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from exporter.errors import ConfigError
+from exporter.quantities import join_host_port
 
 log = logging.getLogger(__name__)
 
 _EXPORTS = ("grpc", "kafka", "ipfix+udp", "ipfix+tcp", "direct-flp")
 _MARKERS = ("TARGET_HOST", "FLOWS_TARGET_HOST", "KAFKA_BROKERS", "EXPORT")
 _TRUE = ("1", "t", "true")
+#: Levels of logrus that are called otherwise here.
+_LOG_LEVELS = {"trace": "debug", "warn": "warning", "fatal": "error", "panic": "error"}
 
 #: Environment variable -> (path of the key, how its value is written here).
 _KEYS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
@@ -35,10 +38,7 @@ _KEYS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     ),
     "LISTEN_POLL_PERIOD": (("capture", "poll_interval"), str),
     "TC_ATTACH_MODE": (("capture", "hook"), lambda text: "auto" if text == "any" else text),
-    "LOG_LEVEL": (
-        ("log_level",),
-        lambda text: {"trace": "debug", "warn": "warning"}.get(text, text),
-    ),
+    "LOG_LEVEL": (("log_level",), lambda text: _LOG_LEVELS.get(text.lower(), text.lower())),
 }
 
 #: Features that are off by default and not here (yet): asking for one is worth a line.
@@ -75,11 +75,8 @@ def translate(environment: Mapping[str, str]) -> dict[str, Any]:
         _set(layer, ("capture", "egress" if direction == "ingress" else "ingress"), False)
     if environment.get("METRICS_ENABLE", "").lower() in _TRUE:
         host = environment.get("METRICS_SERVER_ADDRESS", "")
-        _set(
-            layer,
-            ("metrics", "address"),
-            f"{host}:{environment.get('METRICS_SERVER_PORT', '9090')}",
-        )
+        port = environment.get("METRICS_SERVER_PORT", "9090")
+        _set(layer, ("metrics", "address"), join_host_port(host, port))
     _mention_unsupported(environment)
     return layer
 
@@ -98,7 +95,7 @@ def _sink(environment: Mapping[str, str]) -> dict[str, Any]:
     port = environment.get("TARGET_PORT") or environment.get("FLOWS_TARGET_PORT")
     if not host or not port:
         raise ConfigError("EXPORT=grpc needs TARGET_HOST and TARGET_PORT")
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    target = join_host_port(host, port)
     sink: dict[str, Any] = {"type": "grpc", "target": target}
     if environment.get("GRPC_MESSAGE_MAX_FLOWS"):
         sink["max_flows"] = environment["GRPC_MESSAGE_MAX_FLOWS"]

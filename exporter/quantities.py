@@ -1,5 +1,6 @@
 """
-Durations and sizes as people write them: ``5s``, ``500ms``, ``64MiB``; and lists: ``eth0,/^veth/``.
+Notations of the command line and the file: durations ``5s``, sizes ``64MiB``, lists
+``eth0,/^veth/``, addresses ``host:port``.
 """
 
 from __future__ import annotations
@@ -62,3 +63,24 @@ def words(value: Any) -> Any:
 #: Fields of configuration that take these notations.
 Seconds = Annotated[float, BeforeValidator(duration)]
 Octets = Annotated[int, BeforeValidator(size)]
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """
+    ``127.0.0.1:9090``, ``[::1]:9090``, ``collector.example:4317`` or ``:9090`` (every address).
+
+    Raises:
+        ValueError: If it is not that.
+    """
+    host, separator, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not separator or (":" in host and not bracketed) or "/" in text:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise ValueError(f"{text!r} has no port between 1 and 65535")
+    return host[1:-1] if bracketed else host, int(port)
+
+
+def join_host_port(host: str, port: str | int) -> str:
+    """The other way round: an IPv6 address is put into brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

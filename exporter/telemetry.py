@@ -86,19 +86,19 @@ def _counter(
     return family
 
 
-def _gauge(name: str, meaning: str, value: float, labels: Mapping[str, str] | None = None) -> Any:
+def _gauge(
+    name: str, meaning: str, labels: list[str], values: Iterable[tuple[list[str], float]]
+) -> Any:
     from prometheus_client.core import GaugeMetricFamily
 
-    labels = labels or {}
-    family = GaugeMetricFamily(PREFIX + name, meaning, labels=list(labels))
-    family.add_metric(list(labels.values()), value)
+    family = GaugeMetricFamily(PREFIX + name, meaning, labels=labels)
+    for label_values, value in values:
+        family.add_metric(label_values, value)
     return family
 
 
 def _kernel(balance: Balance) -> Iterator[Any]:
     kernel = balance.kernel
-    yield _counter("seen_packets", "Packets at all hooks.", [], [([], kernel.seen.packets)])
-    yield _counter("seen_octets", "L2 octets at all hooks.", [], [([], kernel.seen.octets)])
     for unit in ("packets", "octets"):
         yield _counter(
             f"outcome_{unit}",
@@ -106,15 +106,17 @@ def _kernel(balance: Balance) -> Iterator[Any]:
             ["outcome"],
             [([name], getattr(tally, unit)) for name, tally in kernel.outcomes.items()],
         )
-    yield _counter(
-        "flows_created", "Entries inserted into the flow maps.", [], [([], kernel.flows_created)]
-    )
-    yield _counter(
-        "fragments_unmatched",
-        "Later IP fragments whose first fragment was not seen: counted under port 0.",
-        [],
-        [([], kernel.fragments_unmatched)],
-    )
+    for name, meaning, value in (
+        ("seen_packets", "Packets at all hooks.", kernel.seen.packets),
+        ("seen_octets", "L2 octets at all hooks.", kernel.seen.octets),
+        ("flows_created", "Entries inserted into the flow maps.", kernel.flows_created),
+        (
+            "fragments_unmatched",
+            "Later IP fragments whose first fragment was not seen: counted under port 0.",
+            kernel.fragments_unmatched,
+        ),
+    ):
+        yield _counter(name, meaning, [], [([], value)])
 
 
 def _stages(balance: Balance) -> Iterator[Any]:
@@ -155,14 +157,18 @@ def _sinks(reading: Reading) -> Iterator[Any]:
                 for reason, totals in counts.dropped.items()
             ],
         )
-    for name, counts in sinks.items():
-        labels = {"sink": name}
-        yield _gauge(
-            "sink_pending_flows", "Flows that wait for the sink.", counts.pending.flows, labels
-        )
-        yield _gauge(
-            "sink_healthy", "1 while deliveries succeed.", reading.sink_healthy[name], labels
-        )
+    yield _gauge(
+        "sink_pending_flows",
+        "Flows that wait for the sink.",
+        ["sink"],
+        [([name], counts.pending.flows) for name, counts in sinks.items()],
+    )
+    yield _gauge(
+        "sink_healthy",
+        "1 while deliveries succeed.",
+        ["sink"],
+        [([name], healthy) for name, healthy in reading.sink_healthy.items()],
+    )
     yield _counter(
         "sink_retries",
         "Deliveries that were tried again.",
@@ -184,24 +190,18 @@ def _state(reading: Reading) -> Iterator[Any]:
         ["reason"],
         [([reason], count) for reason, count in reading.drains.items()],
     )
-    yield _counter("drain_seconds", "Time spent in drains.", [], [([], reading.drain_seconds)])
-    yield _gauge("interfaces", "Interfaces that are observed.", reading.interfaces)
-    yield _counter(
-        "attach_failures",
-        "Interfaces that could not be observed.",
-        [],
-        [([], reading.attach_failures)],
-    )
-    yield _gauge("map_capacity_flows", "Flows that one flow map holds.", reading.map_capacity)
-    yield _gauge(
-        "map_fill_ratio", "Flow map or ring buffer in use, whichever is fuller.", reading.map_fill
-    )
-    yield _gauge("dedupe_flows", "Flows that deduplication remembers.", reading.dedupe_flows)
-    yield _counter(
-        "dedupe_evictions",
-        "Flows forgotten for want of room.",
-        [],
-        [([], reading.dedupe_evictions)],
-    )
-    yield _gauge("ledger_closes", "1 if the ledger balances.", not reading.balance.problems())
-    yield _gauge("build_info", "Always 1.", 1, {"version": __version__})
+    for name, meaning, value in (
+        ("drain_seconds", "Time spent in drains.", reading.drain_seconds),
+        ("attach_failures", "Interfaces that could not be observed.", reading.attach_failures),
+        ("dedupe_evictions", "Flows forgotten for want of room.", reading.dedupe_evictions),
+    ):
+        yield _counter(name, meaning, [], [([], value)])
+    for name, meaning, value in (
+        ("interfaces", "Interfaces that are observed.", reading.interfaces),
+        ("map_capacity_flows", "Flows that one flow map holds.", reading.map_capacity),
+        ("map_fill_ratio", "Flow map or ring buffer in use, the fuller one.", reading.map_fill),
+        ("dedupe_flows", "Flows that deduplication remembers.", reading.dedupe_flows),
+        ("ledger_closes", "1 if the ledger balances.", not reading.balance.problems()),
+    ):
+        yield _gauge(name, meaning, [], [([], value)])
+    yield _gauge("build_info", "Always 1.", ["version"], [([__version__], 1)])

@@ -53,8 +53,8 @@ def record_page() -> str:
     lines = [
         _MADE,
         "# Fields of a flow record\n",
-        "IPFIX numbers are information elements of the IANA registry (for IPv6 addresses 27 and 28).",
-        "Counts are of the packets taken: with sampling they are not scaled.\n",
+        "IPFIX numbers are information elements of the IANA registry (for IPv6 addresses 27 and",
+        "28). Counts are of the packets taken: with sampling they are not scaled.\n",
         "| column | type | unit | meaning | JSON, otel | JSON, netobserv | pbflow.Record | IPFIX |",
         "| --- | --- | --- | --- | --- | --- | --- | ---: |",
     ]
@@ -72,10 +72,10 @@ def configuration_page() -> str:
         _MADE,
         "# Configuration\n",
         "One YAML file (`--config FILE`). Every key is also an environment variable:",
-        f"`capture.sampling` is `{ENV_PREFIX}CAPTURE__SAMPLING`. Flags win over the environment, the",
-        "environment over the file. Durations are written `500ms`, `5s`, `1m`; sizes `64MiB`; lists",
-        "may be written `eth0,/^veth/`. A sink may be written as on the command line: `stdout`,",
-        "`grpc://host:port?max_flows=5000`.\n",
+        f"`capture.sampling` is `{ENV_PREFIX}CAPTURE__SAMPLING`. Flags win over the environment,",
+        "the environment over the file. Durations are written `500ms`, `5s`, `1m`; sizes `64MiB`;",
+        "lists may be written `eth0,/^veth/`. A sink may be written as on the command line:",
+        "`stdout`, `grpc://host:port?max_flows=5000`.\n",
     ]
     for title, prefix, model in SECTIONS:
         parts.append(f"## {title}\n\n| key | default | meaning |\n| --- | --- | --- |")
@@ -107,7 +107,12 @@ def metrics_page() -> str:
         sink_retries={"stdout": 0},
         sink_healthy={"stdout": True},
     )
-    lines = [_MADE, "# Metrics\n", "| name | type | labels | meaning |", "| --- | --- | --- | --- |"]
+    lines = [
+        _MADE,
+        "# Metrics\n",
+        "| name | type | labels | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
     for family in Metrics(lambda: reading).collect():
         labels = ", ".join(sorted({label for s in family.samples for label in s.labels}))
         name = family.name + ("_total" if family.type == "counter" else "")

@@ -129,5 +129,7 @@ def _news_of(message: Any) -> Iterator[LinkNews]:
     if kind not in (_RTM_NEWLINK, _RTM_DELLINK) or message["family"] != socket.AF_UNSPEC:
         return
     name = message.get("ifname")
+    if isinstance(name, bytes):  # what pyroute2 makes of a name that is not UTF-8
+        name = name.rstrip(b"\0").decode(errors="replace")
     if name:
         yield LinkNews(message["index"], name, message["ifi_type"], kind == _RTM_DELLINK)

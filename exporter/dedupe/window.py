@@ -36,9 +36,6 @@ class _Flows:
     seen_ns: I8  # end of that drain
     fresh: NDArray[np.bool_]  # that drain was the last one
 
-    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> _Flows:
-        return _Flows(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
-
 
 @dataclass(frozen=True)
 class _Followers:
@@ -204,23 +201,27 @@ class DedupeWindow:
         )
 
     def _keep(self, now: _Flows, replaced: I8, end_ns: int) -> None:
+        """What this drain had, and of the rest what is neither replaced, expired nor too much."""
         old = self._flows
         stays = old.seen_ns >= end_ns - self._expiry_ns
         stays[replaced] = False
-        rest = old.take(stays)
-        joined = _Flows(
+        old.fresh[:] = False
+        hashes = np.concatenate((now.hash, old.hash[stays]))
+        excess = len(hashes) - self._max_flows
+        if excess > 0:
+            self.evictions += excess
+            seen_ns = np.concatenate((now.seen_ns, old.seen_ns[stays]))
+            kept = np.argpartition(-seen_ns, self._max_flows - 1)[: self._max_flows]
+            order = kept[np.argsort(hashes[kept])]
+        else:
+            order = np.argsort(hashes)
+        # Column by column: of all of them together there are never two copies.
+        self._flows = _Flows(
             *(
-                np.concatenate((getattr(now, name), getattr(rest, name)))
+                np.concatenate((getattr(now, name), getattr(old, name)[stays]))[order]
                 for name in now.__dataclass_fields__
             )
         )
-        joined.fresh[len(now.hash) :] = False
-        excess = len(joined.hash) - self._max_flows
-        if excess > 0:
-            self.evictions += excess
-            newest = np.argpartition(-joined.seen_ns, self._max_flows - 1)[: self._max_flows]
-            joined = joined.take(newest)
-        self._flows = joined.take(np.argsort(joined.hash))
 
     def _keep_followers(
         self, table: Cells, owed: tuple[I8, I8], leader: U8, believable: NDArray[np.float64]

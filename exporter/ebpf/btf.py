@@ -8,6 +8,7 @@ Source: Documentation/bpf/btf.rst; include/uapi/linux/btf.h.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ class Btf:
     def __init__(self, raw: list[_Raw], strings: bytes) -> None:
         self._raw = raw
         self._strings = strings
+        self._resolved: dict[int, Type | None] = {}
 
     @classmethod
     def parse(cls, data: bytes) -> Btf:
@@ -125,10 +127,8 @@ class Btf:
         Raises:
             BtfError: If it is not BTF, is cut short, or holds a kind unknown to this reader.
         """
-        try:
+        with _believing_nothing():
             return cls._parse(data)
-        except (struct.error, IndexError) as err:
-            raise BtfError("the type information is cut short") from err
 
     @classmethod
     def _parse(cls, data: bytes) -> Btf:
@@ -152,28 +152,34 @@ class Btf:
         return cls(raw, strings)
 
     def struct(self, name: str) -> Struct:
-        """The struct of that name. Raises KeyError if there is none."""
-        found = self._resolve(self._find(name, (_STRUCT, _UNION)))
+        """The struct of that name. Raises KeyError if there is none, BtfError if it is damaged."""
+        index = self._find(name, (_STRUCT, _UNION))
+        with _believing_nothing():
+            found = self._resolve(index)
         assert isinstance(found, Struct)
         return found
 
     def enum(self, name: str) -> Enum:
-        """The enum of that name. Raises KeyError if there is none."""
-        found = self._resolve(self._find(name, (_ENUM,)))
+        """The enum of that name. Raises KeyError if there is none, BtfError if it is damaged."""
+        index = self._find(name, (_ENUM,))
+        with _believing_nothing():
+            found = self._resolve(index)
         assert isinstance(found, Enum)
         return found
 
-    def variables(self) -> Iterator[Variable]:
+    def variables(self) -> list[Variable]:
         """
-        Global variables of all data sections.
+        Global variables of all data sections. Raises BtfError if they are damaged.
 
         Offsets are zero in a file as clang wrote it; libbpf fills them in when it opens the object.
         """
-        for raw in self._raw:
-            if raw.kind != _DATASEC:
-                continue
-            for type_id, offset, size in struct.iter_unpack("<III", raw.tail):
-                yield Variable(self._raw[type_id].name, raw.name, offset, size)
+        with _believing_nothing():
+            return [
+                Variable(self._raw[type_id].name, raw.name, offset, size)
+                for raw in self._raw
+                if raw.kind == _DATASEC
+                for type_id, offset, size in struct.iter_unpack("<III", raw.tail)
+            ]
 
     def _find(self, name: str, kinds: tuple[int, ...]) -> int:
         for index, raw in enumerate(self._raw):
@@ -182,9 +188,19 @@ class Btf:
         raise KeyError(name)
 
     def _resolve(self, index: int) -> Type:
+        """A type once resolved is not resolved again, or a few octets could ask for ever more."""
+        if index not in self._resolved:
+            self._resolved[index] = None
+            self._resolved[index] = self._read(index)
+        found = self._resolved[index]
+        if found is None:
+            raise BtfError("a type contains itself")
+        return found
+
+    def _read(self, index: int) -> Type:
         raw = self._raw[index]
-        while raw.kind in _MODIFIERS:
-            raw = self._raw[raw.size_or_type]
+        if raw.kind in _MODIFIERS:
+            return self._resolve(raw.size_or_type)
         if raw.kind == _INT:
             (encoding,) = struct.unpack("<I", raw.tail)
             return Int(raw.size_or_type, bool(encoding >> 24 & 1))
@@ -206,6 +222,17 @@ class Btf:
     def _values(self, raw: _Raw) -> Iterator[tuple[str, int]]:
         for name, value in struct.iter_unpack("<Ii", raw.tail):
             yield _text(self._strings, name), value
+
+
+@contextlib.contextmanager
+def _believing_nothing() -> Iterator[None]:
+    """Whatever damaged octets lead to while they are read is a BtfError."""
+    try:
+        yield
+    except BtfError:
+        raise
+    except (struct.error, IndexError, ValueError, RecursionError) as err:
+        raise BtfError(f"the type information is damaged: {err}") from err
 
 
 def _text(strings: bytes, offset: int) -> str:

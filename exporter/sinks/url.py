@@ -7,24 +7,9 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from exporter.errors import ConfigError
+from exporter.quantities import join_host_port, split_host_port
 
 KNOWN = ("stdout", "null", "grpc://HOST:PORT")
-
-
-def split_host_port(text: str) -> tuple[str, int]:
-    """
-    ``127.0.0.1:9090``, ``[::1]:9090``, ``collector.example:4317`` or ``:9090`` (every address).
-
-    Raises:
-        ValueError: If it is not that.
-    """
-    host, separator, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not separator or (":" in host and not bracketed) or "/" in text:
-        raise ValueError(f"{text!r} is not HOST:PORT")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
-        raise ValueError(f"{text!r} has no port between 1 and 65535")
-    return host[1:-1] if bracketed else host, int(port)
 
 
 def parse_sink(text: str) -> dict[str, Any]:
@@ -46,7 +31,7 @@ def parse_sink(text: str) -> dict[str, Any]:
         raise ConfigError(f"sink {text}: {err}: write grpc://HOST:PORT") from err
     if not host or "@" in host or url.path.strip("/") or url.fragment:
         raise ConfigError(f"sink {text}: write grpc://HOST:PORT")
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    target = join_host_port(host, port)
     section: dict[str, Any] = {"type": "grpc", "target": target}
     for key, value in parse_qsl(url.query, keep_blank_values=True):
         if not set_path(section, key.split("."), value):

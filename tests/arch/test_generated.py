@@ -77,3 +77,12 @@ def test_protobuf_is_what_the_schema_gives(name: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / name).read_text() == (PACKAGE / "_pb" / name).read_text(), "run 'make proto'"
+
+
+def test_reference_pages_are_current() -> None:
+    """``make docs`` would change nothing."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "reference.py"), "--check"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

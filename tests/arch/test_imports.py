@@ -31,7 +31,7 @@ COMPOSITION = ("__main__", "cli", "config", "doctor", "pipeline", "service", "te
 #: Modules beside the rooms that know little.
 OTHERS: dict[str, tuple[str, ...]] = {
     "__init__": (),
-    "netobserv": ("errors",),
+    "netobserv": ("errors", "quantities"),
     "status": ("errors",),
 }
 #: (room, room) that the rule forbids and a reason allows. There is none.

@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from exporter.fanout.config import QueueConfig, RetryConfig
-from exporter.quantities import Octets
-from exporter.sinks.url import split_host_port
+from exporter.quantities import Octets, split_host_port
 
 
 class TlsConfig(BaseModel):

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from exporter.config import Config, dump, load
 from exporter.errors import ConfigError
+from exporter.quantities import split_host_port
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.null import NullConfig
 from exporter.sinks.stdout.config import StdoutConfig
-from exporter.sinks.url import parse_sink, split_host_port
+from exporter.sinks.url import parse_sink
 
 NETOBSERV = {"TARGET_HOST": "collector", "TARGET_PORT": "9999"}
 
