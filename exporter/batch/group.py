@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint64]
 
 _SHIFT = np.uint64(32)
+#: Rows that are compared at a time.
+_BLOCK = 16_384
 
 
 def _odd() -> np.uint64:
@@ -112,5 +114,10 @@ def group_rows(words: Words, hashes: NDArray[np.uint64] | None = None) -> Groups
 
 
 def _changes(words: Words, order: NDArray[np.int64]) -> NDArray[np.bool_]:
-    ordered = words[order]
-    return np.asarray((ordered[1:] != ordered[:-1]).any(axis=1))
+    """Whether each row but the first differs from the one before it."""
+    changes = np.empty(len(order) - 1, np.bool_)
+    # In blocks: a copy of all rows in their new order would be the largest array of a drain.
+    for start in range(0, len(changes), _BLOCK):
+        ordered = words[order[start : start + _BLOCK + 1]]
+        np.any(ordered[1:] != ordered[:-1], axis=1, out=changes[start : start + _BLOCK])
+    return changes

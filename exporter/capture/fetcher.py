@@ -48,7 +48,7 @@ _FLOW_MAPS = ("flow_stats_a", "flow_stats_b")
 _SLOT = (0).to_bytes(4, "little")
 #: Octets of the buffer that a batch of per-CPU values is copied into. More rows a call gain
 #: nothing.
-_BATCH_OCTETS = 4 << 20
+_BATCH_OCTETS = 1 << 20
 _OUTCOMES = tuple(o for o in Outcome if o is not Outcome.OUTCOMES)
 
 

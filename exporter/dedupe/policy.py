@@ -127,27 +127,31 @@ class Cells:
 
 def cells(batch: FlowBatch, other_seed: np.uint64) -> Cells:
     """Sort a batch, not empty, by flow and point."""
-    words = batch.key_words()
-    identity = identities(words, batch.src_mac)
-    hashes = hash_words(identity, SEED)
-    groups = group_rows(identity, hashes)
-    where = points(words)
-    order, row_starts, flow_of_cell = _by_point(groups, where)
-    heads = order[row_starts]
-    flow_starts = np.flatnonzero(np.diff(flow_of_cell, prepend=-1))
-    flow_heads = heads[flow_starts]
+    where = points(batch.key_words())
+    order, row_starts, flow_starts, flow_hash, flow_check = _sorted(batch, where, other_seed)
     return Cells(
         order=order,
         row_starts=row_starts,
         flow_starts=flow_starts,
-        flow_hash=hashes[flow_heads],
-        flow_check=hash_words(identity[flow_heads], other_seed),
-        point=where[heads],
+        flow_hash=flow_hash,
+        flow_check=flow_check,
+        point=where[order[row_starts]],
         packets=_sum(batch.packet_count, order, row_starts),
         octets_l3=_sum(batch.octet_count_l3, order, row_starts),
         first_ns=np.minimum.reduceat(batch.flow_start_ns[order], row_starts),
         last_ns=np.maximum.reduceat(batch.flow_end_ns[order], row_starts),
     )
+
+
+def _sorted(batch: FlowBatch, where: U8, other_seed: np.uint64) -> tuple[I8, I8, I8, U8, U8]:
+    """The first five columns of Cells. The identities, larger than all of them, end here."""
+    identity = identities(batch.key_words(), batch.src_mac)
+    hashes = hash_words(identity, SEED)
+    groups = group_rows(identity, hashes)
+    order, row_starts, flow_of_cell = _by_point(groups, where)
+    flow_starts = np.flatnonzero(np.diff(flow_of_cell, prepend=-1))
+    heads = order[row_starts[flow_starts]]
+    return order, row_starts, flow_starts, hashes[heads], hash_words(identity[heads], other_seed)
 
 
 def _sum(values: U8, order: I8, starts: I8) -> I8:
@@ -257,8 +261,14 @@ def elect(table: Cells, debts: Debts, led_before: NDArray[np.bool_], *, moves: b
         leader=leader,
         packets=np.where(counts, new, 0),
         octets_l3=np.where(counts, new_l3, 0),
-        owed=_owed(table, alone, reach, leader[flow]),
+        owed=_owed(table, alone, reach, leader[flow]) if len(shared) else _nothing_owed(table),
     )
+
+
+def _nothing_owed(table: Cells) -> tuple[I8, I8]:
+    """Of flows that one point each has seen."""
+    nothing = np.zeros(len(table.point), np.int64)
+    return nothing, nothing
 
 
 def _first_ranked(

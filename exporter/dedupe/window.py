@@ -9,6 +9,7 @@ two points at that very cut would be counted at both.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from exporter.dedupe.policy import I8, TRANSIT_NS, U8, Cells, Debts, Election
 _BURST = 32
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Flows:
     """What is remembered of flows, sorted by hash. All of shape (flows,)."""
 
@@ -134,27 +135,9 @@ class DedupeWindow:
         """
         known = self._flows
         place, there = _find(known.hash, known.check, table.flow_hash, table.flow_check)
-        # A flow of which only late packets came keeps its leader.
-        idle = there & (election.flow_packets(table) == 0)
-        cell = election.leader
-        leader = np.where(idle, _pick(known.leader, place), table.point[cell])
-        first = table.first_ns[cell].astype(np.int64)
-        last = np.maximum.reduceat(table.last_ns, table.flow_starts).astype(np.int64)
-        now = _Flows(
-            hash=table.flow_hash,
-            check=table.flow_check,
-            leader=leader,
-            packets=election.packets[cell],
-            octets_l3=election.octets_l3[cell],
-            young=first >= end_ns - TRANSIT_NS,
-            quiet_ns=end_ns - last,
-            seen_ns=np.full(len(leader), end_ns, np.int64),
-            fresh=np.ones(len(leader), np.bool_),
-        )
+        now = self._as_of_now(table, election, end_ns, _pick(known.leader, place), there)
+        self._keep_followers(table, election, now["leader"])
         self._keep(now, place[there], end_ns)
-        span = np.maximum(table.last_ns[cell].astype(np.int64) - first, TRANSIT_NS)
-        believable = np.maximum(now.packets * (TRANSIT_NS / span), _BURST)
-        self._keep_followers(table, election.owed, leader, believable)
 
     def nothing_seen(self) -> None:
         """A drain brought nothing at all: nothing is under way any more."""
@@ -200,45 +183,65 @@ class DedupeWindow:
             owed(known.octets_l3[place], table.octets_l3),
         )
 
-    def _keep(self, now: _Flows, replaced: I8, end_ns: int) -> None:
+    @staticmethod
+    def _as_of_now(
+        table: Cells, election: Election, end_ns: int, led: U8, there: NDArray[np.bool_]
+    ) -> dict[str, NDArray[Any]]:
+        """Columns of _Flows of this drain's flows; ``led`` before, if they were ``there``."""
+        cell = election.leader
+        # A flow of which only late packets came keeps its leader.
+        idle = there & (election.flow_packets(table) == 0)
+        last = np.maximum.reduceat(table.last_ns, table.flow_starts).astype(np.int64)
+        return {
+            "hash": table.flow_hash,
+            "check": table.flow_check,
+            "leader": np.where(idle, led, table.point[cell]),
+            "packets": election.packets[cell],
+            "octets_l3": election.octets_l3[cell],
+            "young": table.first_ns[cell].astype(np.int64) >= end_ns - TRANSIT_NS,
+            "quiet_ns": end_ns - last,
+        }
+
+    def _keep(self, now: dict[str, NDArray[Any]], replaced: I8, end_ns: int) -> None:
         """What this drain had, and of the rest what is neither replaced, expired nor too much."""
         old = self._flows
         stays = old.seen_ns >= end_ns - self._expiry_ns
         stays[replaced] = False
-        old.fresh[:] = False
-        hashes = np.concatenate((now.hash, old.hash[stays]))
-        excess = len(hashes) - self._max_flows
+        count, rest = len(now["hash"]), int(stays.sum())
+        hashes = np.concatenate((now["hash"], old.hash[stays]))
+        seen_ns = np.concatenate((np.full(count, end_ns), old.seen_ns[stays]))
+        excess = count + rest - self._max_flows
         if excess > 0:
             self.evictions += excess
-            seen_ns = np.concatenate((now.seen_ns, old.seen_ns[stays]))
             kept = np.argpartition(-seen_ns, self._max_flows - 1)[: self._max_flows]
             order = kept[np.argsort(hashes[kept])]
         else:
             order = np.argsort(hashes)
-        # Column by column: of all of them together there are never two copies.
-        self._flows = _Flows(
-            *(
-                np.concatenate((getattr(now, name), getattr(old, name)[stays]))[order]
-                for name in now.__dataclass_fields__
-            )
-        )
+        old.seen_ns = seen_ns[order]
+        old.fresh = order < count
+        # Column by column, each gone before the next: there are never two copies of all of them.
+        for name in tuple(now):
+            column = np.concatenate((now.pop(name), getattr(old, name)[stays]))
+            setattr(old, name, column[order])
 
-    def _keep_followers(
-        self, table: Cells, owed: tuple[I8, I8], leader: U8, believable: NDArray[np.float64]
-    ) -> None:
+    def _keep_followers(self, table: Cells, election: Election, leader: U8) -> None:
         flow = table.flow
         follows = np.flatnonzero(table.point != leader[flow])
         hashes, checks = _cell_hashes(table, flow, follows)
         order = np.argsort(hashes)
         follows = follows[order]
-        packets = owed[0][follows]
+        owed, owed_l3 = election.owed[0][follows], election.owed[1][follows]
+        believable = _believable(table, election.leader[flow[follows]], election)
         self._followers = _Followers(
-            hashes[order],
-            checks[order],
-            packets,
-            owed[1][follows],
-            packets <= believable[flow[follows]],
+            hashes[order], checks[order], owed, owed_l3, owed <= believable
         )
+
+
+def _believable(table: Cells, leader: I8, election: Election) -> NDArray[np.float64]:
+    """Packets that may be under way from each of some leaders, at its rate; shape (n,)."""
+    first, last = table.first_ns[leader].astype(np.int64), table.last_ns[leader].astype(np.int64)
+    span = np.maximum(last - first, TRANSIT_NS)
+    return np.asarray(np.maximum(election.packets[leader] * (TRANSIT_NS / span), _BURST))
 
 
 def _outlasts_leader(
