@@ -28,6 +28,8 @@ def fill(fetcher: FlowFetcher, flows: int) -> None:
     for start in range(0, flows, _AT_ONCE):
         numbers = np.arange(start, min(start + _AT_ONCE, flows), dtype=">u4")
         fetcher.active_map().update_batch(_keys(numbers), _values(len(numbers)))
+    # The program would have counted them, and a drain makes room for as many as it counted.
+    fetcher._created_at_swap -= flows
 
 
 def _keys(numbers: NDArray[np.uint32]) -> NDArray[Any]:
