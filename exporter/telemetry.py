@@ -65,14 +65,25 @@ class Metrics:
         yield from _state(reading)
 
 
+def printable(text: str) -> str:
+    """``text`` with what a terminal would act on escaped: a container names its interfaces."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
+
+
+class _Lines(logging.Formatter):
+    """One printable line for each message."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        return printable(super().formatMessage(record))
+
+
 def setup_log(level: str) -> None:
     """Log lines to standard error: time, level, message."""
-    logging.basicConfig(
-        level=level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(message)s",
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def _counter(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
+import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import __version__
 from exporter.batch.batch import Totals
-from exporter.telemetry import PREFIX, Metrics, Reading
+from exporter.telemetry import PREFIX, Metrics, Reading, setup_log
 from tests.unit.test_ledger import BALANCE, KERNEL, ONE, SINK
 
 READING = Reading(
@@ -183,3 +185,14 @@ def test_label_values_are_escaped() -> None:
         sink_healthy={name: True},
     )
     assert samples(reading)["sink_retries_total", labelled(sink=name)] == 1
+
+
+def test_log_lines_are_printable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a name or a server's message holds, a terminal does not act on it."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.root.level)
+    setup_log("info")
+    logging.getLogger("exporter").info("interface %s\nis \x1b[31mred", "ifé")
+    assert capsys.readouterr().err.split("INFO ")[1] == "interface ifé\\x0ais \\x1b[31mred\n"

@@ -9,6 +9,7 @@ import numpy as np
 from exporter.batch.batch import FlowBatch
 from exporter.batch.record import WITH_PORTS, FlowRecord, records
 from exporter.sinks.stdout.encode import protocol_name
+from exporter.telemetry import printable
 
 _FLAGS = "FSRPAUEC"
 _ARROWS = ("←", "→")
@@ -55,6 +56,7 @@ def render(batch: FlowBatch, rows: int) -> Any:
         A ``rich`` table.
     """
     from rich.table import Table
+    from rich.text import Text
 
     seconds = max((batch.window.end_ns - batch.window.start_ns) / 1e9, 1e-3)
     totals = batch.totals
@@ -79,7 +81,8 @@ def render(batch: FlowBatch, rows: int) -> Any:
     ):
         table.add_column(heading, **options)
     for record in records(busiest(batch, rows)):
-        table.add_row(*_cells(record, seconds))
+        # As text: rich would read an address in brackets, or a name with them, as markup.
+        table.add_row(*(Text(cell) for cell in _cells(record, seconds)))
     return table
 
 
@@ -92,5 +95,5 @@ def _cells(record: FlowRecord, seconds: float) -> tuple[str, ...]:
         count_text(record.packets),
         count_text(8 * record.octets_l2 / seconds),
         flags_text(record.tcp_control_bits),
-        " ".join(f"{point.name}{_ARROWS[point.direction]}" for point in record.points),
+        " ".join(f"{printable(point.name)}{_ARROWS[point.direction]}" for point in record.points),
     )

@@ -54,6 +54,29 @@ def test_table() -> None:
     ]
 
 
+def test_nothing_is_taken_for_markup() -> None:
+    """Brackets around an address that begins with a letter, or in a name, are shown as they are."""
+    point = Point(1, 7, 1)
+    batch = make_batch(
+        Row(src_addr="fd00::1", dst_addr="fe80::2", src_port=5, points=(point,)),
+        interfaces={point: Interface("[red]a")},
+    )
+    console = Console(file=io.StringIO(), width=130, force_terminal=True)
+    console.print(render(batch, 1))
+    line = console.file.getvalue().splitlines()[2]  # type: ignore[attr-defined]
+    assert line.split()[:2] == ["[fd00::1]:5", "[fe80::2]:443"]
+    assert "[red]a→" in line
+
+
+def test_names_do_not_command_the_terminal() -> None:
+    """A container may call its interface anything but whitespace: escapes are shown, not sent."""
+    point = Point(1, 7, 1)
+    batch = make_batch(Row(points=(point,)), interfaces={point: Interface("a\x1b[2J\x9b1m")})
+    console = Console(file=io.StringIO(), width=130)
+    console.print(render(batch, 1))
+    assert r"a\x1b[2J\x9b1m→" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_table_is_cut_to_its_rows() -> None:
     """Only so many flows, the busiest; the title counts all of them."""
     title, _, *flows = printed(1)
