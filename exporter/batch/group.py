@@ -1,7 +1,7 @@
 """
 Find equal rows in a whole batch.
 
-Rows are compared as 64-bit words: hashed, sorted by hash, and then compared with their neighbours
+Rows are compared as 64-bit words: hashed, sorted by hash, and those with equal hashes then compared
 word by word, so that a hash collision costs time and never exactness.
 """
 
@@ -104,20 +104,20 @@ def group_rows(words: Words, hashes: NDArray[np.uint64] | None = None) -> Groups
     if hashes is None:
         hashes = hash_words(words)
     order = np.argsort(hashes)
-    changes = _changes(words, order)
     ordered = hashes[order]
-    if np.any(changes & (ordered[1:] == ordered[:-1])):
+    changes = ordered[1:] != ordered[:-1]
+    if not _all_equal(words, order, np.flatnonzero(~changes)):
         # Two different rows with one hash may be interleaved: sort by the words themselves.
         order = np.lexsort(words.T)
-        changes = _changes(words, order)
+        changes = np.any(words[order[1:]] != words[order[:-1]], axis=1)
     return Groups(order, np.flatnonzero(np.concatenate(([True], changes))))
 
 
-def _changes(words: Words, order: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each row but the first differs from the one before it."""
-    changes = np.empty(len(order) - 1, np.bool_)
+def _all_equal(words: Words, order: NDArray[np.int64], places: NDArray[np.int64]) -> bool:
+    """Whether the row at each of some places equals the one after it."""
     # In blocks: a copy of all rows in their new order would be the largest array of a drain.
-    for start in range(0, len(changes), _BLOCK):
-        ordered = words[order[start : start + _BLOCK + 1]]
-        np.any(ordered[1:] != ordered[:-1], axis=1, out=changes[start : start + _BLOCK])
-    return changes
+    for start in range(0, len(places), _BLOCK):
+        some = places[start : start + _BLOCK]
+        if np.any(words[order[some]] != words[order[some + 1]]):
+            return False
+    return True
