@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.bench_pipeline import collector
 from benchmarks.report import Table, median, spread
 from tests.e2e.agent import Agent
 from tests.e2e.net import End, Network, neighbour, no_offload, plug
@@ -82,7 +83,7 @@ def _pair() -> Iterator[End]:
 
 
 def _measure(size: int, interval: int) -> tuple[str, str, str]:
-    with _pair() as near, tempfile.TemporaryDirectory() as directory, _collector(near):
+    with _pair() as near, tempfile.TemporaryDirectory() as directory, collector(_PORT, near.netns):
         arguments = ["--interfaces", near.device, "--drain-interval", f"{interval}s", "--sink",
                      f"grpc://127.0.0.1:{_PORT}?queue.rows=4000000",
                      "--max-flows", str(size + size // 4)]  # fmt: skip
@@ -104,23 +105,6 @@ def _measure(size: int, interval: int) -> tuple[str, str, str]:
     assert ledger["closes"]
     assert ledger["published"]["packets"] == (_DRAINS + 2) * size
     return f"{1e6 * cpu / flows:.2f}", f"{100 * cpu / (_DRAINS * interval):.1f}", f"{resident:.0f}"
-
-
-@contextmanager
-def _collector(near: End) -> Iterator[None]:
-    process = subprocess.Popen(
-        near.netns.command(sys.executable, "-m", "benchmarks.collector", str(_PORT)),
-        stdout=subprocess.PIPE,
-        cwd=_ROOT,
-    )
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == b"ready\n"
-        yield
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def _delivered(agent: Agent) -> int:

@@ -7,7 +7,6 @@ the program counted every packet.
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from benchmarks.report import Table, median, spread
 from exporter.capture.config import CaptureConfig
 from exporter.capture.fetcher import FlowFetcher
 from exporter.ebpf.object import Object, ObjectSpec
+from tests.compile import compile_bpf
 
 PACKETS, RUNS = 1_000_000, 7
 
@@ -46,7 +46,7 @@ def run() -> Table:
         ("packet", "empty program", "ours", "ours, --clock precise"),
     )
     with tempfile.TemporaryDirectory() as directory:
-        floor = Object.load(ObjectSpec.open(_compile_empty(Path(directory))))
+        floor = Object.load(ObjectSpec.open(_empty(Path(directory))))
     ours, precise = _fetcher("auto"), _fetcher("precise")
     with floor, ours, precise:
         for name, packet in CASES.items():
@@ -79,14 +79,5 @@ def _time(fetcher: FlowFetcher, frame: bytes) -> float:
     return result.duration_ns
 
 
-def _compile_empty(directory: Path) -> Path:
-    target = directory / "empty.bpf.o"
-    multiarch = subprocess.run(
-        ["clang", "-print-multiarch"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    subprocess.run(
-        ["clang", "-O2", "-g", "-target", "bpf", f"-I/usr/include/{multiarch}", "-c",
-         str(Path(__file__).with_name("empty.bpf.c")), "-o", str(target)],
-        check=True,
-    )  # fmt: skip
-    return target
+def _empty(directory: Path) -> Path:
+    return compile_bpf(Path(__file__).with_name("empty.bpf.c"), directory / "empty.bpf.o")

@@ -31,6 +31,7 @@ from exporter.enrich.observer import AgentConfig, ObserverName
 from exporter.pipeline import Pipeline
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.grpc.encode import encode
+from tests.e2e.net import Netns
 
 T = TypeVar("T")
 
@@ -55,10 +56,11 @@ def run() -> Table:
 
 
 @contextmanager
-def collector(port: int) -> Iterator[None]:
-    """A gRPC server that answers every message and keeps none."""
+def collector(port: int, netns: Netns | None = None) -> Iterator[None]:
+    """A gRPC server, perhaps in another namespace, that answers every message and keeps none."""
+    command = [sys.executable, "-m", "benchmarks.collector", str(port)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.collector", str(port)],
+        netns.command(*command) if netns else command,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[1],
     )

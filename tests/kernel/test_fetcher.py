@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from exporter.ebpf.maps import BPF_NOEXIST, BatchCursor
 from exporter.ebpf.object import Object, ObjectSpec
 from exporter.ebpf.ringbuf import RingBuffer
 from exporter.errors import CaptureError
+from tests.compile import compile_bpf
 from tests.e2e.net import Network
 from tests.kernel.hooks import quiet_pair, send, take, watching
 
@@ -140,14 +140,7 @@ def test_what_the_verifier_says(tmp_path: Path) -> None:
         " { return *(int *)(long)skb->data; }\n"
         'char LICENSE[] SEC("license") = "GPL";\n'
     )
-    multiarch = subprocess.run(
-        ["clang", "-print-multiarch"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    subprocess.run(
-        ["clang", "-O2", "-g", "-target", "bpf", f"-I/usr/include/{multiarch}", "-c", str(source),
-         "-o", str(target)],
-        check=True,
-    )  # fmt: skip
+    compile_bpf(source, target)
     with pytest.raises(VerifierError, match="outside of the packet") as refused:
         Object.load(ObjectSpec.open(target))
     assert str(refused.value).startswith(

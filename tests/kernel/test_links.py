@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from exporter.capture.fetcher import FlowFetcher, NetworkInterface
 from exporter.ebpf.errors import AttachRefused, BpfError
 from exporter.ebpf.links import Direction, Hook, attach
 from exporter.ebpf.object import Object, ObjectSpec
+from tests.compile import compile_bpf
 from tests.e2e.net import End, Network
 from tests.kernel.hooks import quiet_pair, send, watching
 
@@ -37,15 +37,7 @@ def drop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("bpf")
     source, target = directory / "drop.bpf.c", directory / "drop.bpf.o"
     source.write_text(DROP)
-    multiarch = subprocess.run(
-        ["clang", "-print-multiarch"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    subprocess.run(
-        ["clang", "-O2", "-g", "-target", "bpf", f"-I/usr/include/{multiarch}", "-c", str(source),
-         "-o", str(target)],
-        check=True,
-    )  # fmt: skip
-    return target
+    return compile_bpf(source, target)
 
 
 @pytest.mark.parametrize("hook", ["tcx", "tc"])
