@@ -40,10 +40,12 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = parsed.command
     try:
-        return command(parsed)
+        code = command(parsed)
+        # Here, where it can still be reported, rather than by Python at exit.
+        sys.stdout.flush()
     except ConfigError as err:
         return _fail(err, USAGE)
     except (ExporterError, BpfError) as err:
@@ -51,9 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return FAILED
     except BrokenPipeError:
-        # Whoever read our output has had enough. Python would complain again when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has had enough.
+        _close_output()
         return FAILED
+    except OSError as err:
+        if err.filename is not None:
+            raise
+        _close_output()
+        return _fail(ExporterError(f"the output cannot be written: {err.strerror}"), FAILED)
+    return code
+
+
+def _close_output() -> None:
+    """Python would try to write what is left, and complain, when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(err: Exception, code: int) -> int:
@@ -231,15 +244,16 @@ def _config(parsed: argparse.Namespace) -> Any:
     return load(parsed.config, os.environ, flags, getattr(parsed, "schema", None))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """Every command and its flags. The result's ``command`` takes the parsed arguments."""
+    top = _Parser(
         prog="flow-exporter",
         description="Network flows from eBPF, every packet accounted for.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"flow-exporter {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    top.add_argument("--version", action="version", version=f"flow-exporter {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     run = _command(commands, "run", _run, "observe interfaces and export flows")
     _add_capture_flags(run)
@@ -266,7 +280,7 @@ def _parser() -> argparse.ArgumentParser:
         command = _command(commands, name, function, meaning)
         _add_capture_flags(command)
         _add_run_flags(command)
-    return parser
+    return top
 
 
 def _command(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.arch.source import ROOT
 from tests.e2e.agent import PROGRAM
 from tests.e2e.net import End, Network
 from tests.e2e.test_ledger import assert_nothing_left
@@ -34,6 +35,26 @@ def one_line(text: str) -> str:
     assert len(lines) == 1, text
     assert "Traceback" not in text
     return lines[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["replay", "tests/packets/captures/udp_sctp.pcap"],
+        ["replay", "--table", "tests/packets/captures/udp_sctp.pcap"],
+        ["doctor"],
+        ["dump-config"],
+    ],
+)
+def test_a_full_disk(arguments: list[str]) -> None:
+    """Output that could not be written is said to be lost, even what was still in a buffer."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            cwd=ROOT, timeout=30,
+        )  # fmt: skip
+    assert "cannot be written: No space left on device" in one_line(done.stderr)
+    assert done.returncode == 1
 
 
 @pytest.mark.parametrize(
