@@ -145,6 +145,37 @@ class Map:
         except OSError as err:
             raise self._error("update", err) from err
 
+    def delete(self, key: bytes) -> None:
+        """
+        Remove one element.
+
+        Raises:
+            KeyNotFound: If there is no such key.
+            BpfError: If the kernel refuses otherwise: EINVAL for an array.
+        """
+        try:
+            self._lib.bpf_map_delete_elem(self.fd, _libbpf.address(self._key(key)))
+        except OSError as err:
+            raise self._error("delete from", err) from err
+
+    def next_key(self, key: bytes | None = None) -> bytes | None:
+        """
+        The key after ``key`` in the kernel's order; the first one after ``None``, and after a key
+        that is gone. ``None`` after the last one.
+
+        Raises:
+            BpfError: If the kernel refuses.
+        """
+        following = bytearray(self.spec.key_size)
+        before = None if key is None else _libbpf.address(self._key(key))
+        try:
+            self._lib.bpf_map_get_next_key(self.fd, before, _libbpf.address(following))
+        except OSError as err:
+            if err.errno == errnos.ENOENT:
+                return None
+            raise self._error("walk", err) from err
+        return bytes(following)
+
     def take_batch(self, keys: NDArray[Any], values: NDArray[Any], cursor: BatchCursor) -> int:
         """
         Look up and delete as many elements as the arrays hold.

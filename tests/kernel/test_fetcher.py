@@ -116,6 +116,25 @@ def test_single_elements() -> None:
             flows.take_batch(np.empty(4, "V7"), np.empty((4, 1), FLOW_STATS), BatchCursor())
 
 
+def test_walk_and_delete() -> None:
+    """Every key once; after the last one, none; a key that is gone begins anew; a miss is named."""
+    with Object.load(ObjectSpec.open(OBJECT_PATH), programs=()) as loaded:
+        fragments = loaded.maps["fragments"]
+        size, room = fragments.spec.key_size, bytes(fragments.value_octets)
+        keys = [bytes([number]) * size for number in range(5)]
+        assert fragments.next_key() is None
+        for key in keys:
+            fragments.update(key, room)
+        seen = [fragments.next_key()]
+        while (following := fragments.next_key(seen[-1])) is not None:
+            seen.append(following)
+        assert sorted(key for key in seen if key) == keys
+        fragments.delete(keys[3])
+        assert fragments.next_key(keys[3]) == fragments.next_key()
+        with pytest.raises(KeyNotFound):
+            fragments.delete(keys[3])
+
+
 def test_a_ring_with_other_records_is_refused() -> None:
     """Reading records of another size than the ring has is an error, not garbage."""
     with FlowFetcher(CaptureConfig(max_flows=16)) as fetcher:
