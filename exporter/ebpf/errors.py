@@ -10,6 +10,8 @@ What can go wrong between this process and the kernel's bpf(2).
      +-- KeyNotFound         no such key (ENOENT)
      +-- KeyExists           the key is there already (EEXIST)
      +-- AttachRefused       a hook could not be taken without harming somebody else's
+     +-- SubscriberSlow      a follower of a map's events did not read them in time
+     +-- SubscribersFull     as many follow a map's events as may
 """
 
 from __future__ import annotations
@@ -66,6 +68,14 @@ class KeyExists(BpfError):
 
 class AttachRefused(BpfError):
     """The hook cannot be taken without removing what somebody else put there."""
+
+
+class SubscriberSlow(BpfError):
+    """A follower of a map's events did not read them in time: it misses those from here on."""
+
+
+class SubscribersFull(BpfError):
+    """As many follow a map's events as may."""
 
 
 _BY_ERRNO: dict[int, type[BpfError]] = {
