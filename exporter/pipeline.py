@@ -123,6 +123,7 @@ class Pipeline:
             attach_failures=self.watcher.attach_failures,
             map_capacity=self.fetcher.capacity,
             map_fill=self.fetcher.fill(),
+            map_pressure=self.fetcher.pressure(),
             dedupe_flows=len(self._deduper.window),
             dedupe_evictions=self._deduper.window.evictions,
             sink_retries={worker.sink.name: worker.retries for worker in workers},

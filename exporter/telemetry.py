@@ -30,6 +30,7 @@ class Reading:
     attach_failures: int
     map_capacity: int
     map_fill: float
+    map_pressure: Mapping[str, float]
     dedupe_flows: int
     dedupe_evictions: int
     sink_retries: Mapping[str, int]
@@ -215,4 +216,10 @@ def _state(reading: Reading) -> Iterator[Any]:
         ("ledger_closes", "1 if the ledger balances.", not reading.balance.problems()),
     ):
         yield _gauge(name, meaning, [], [([], value)])
+    yield _gauge(
+        "map_pressure_ratio",
+        "Each of the flow map and the ring buffer in use; absent while it is empty.",
+        ["map"],
+        [([name], ratio) for name, ratio in reading.map_pressure.items()],
+    )
     yield _gauge("build_info", "Always 1.", ["version"], [([__version__], 1)])

@@ -102,6 +102,7 @@ def metrics_page() -> str:
         attach_failures=0,
         map_capacity=1,
         map_fill=0.0,
+        map_pressure={"flow_stats": 0.5},
         dedupe_flows=0,
         dedupe_evictions=0,
         sink_retries={"stdout": 0},

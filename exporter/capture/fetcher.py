@@ -35,6 +35,7 @@ from exporter.ebpf.cpus import possible_cpus
 from exporter.ebpf.links import Attachment, Direction, Hook, attach
 from exporter.ebpf.maps import BatchCursor, Map
 from exporter.ebpf.object import Object, ObjectSpec
+from exporter.ebpf.pressure import Pressure
 from exporter.ebpf.programs import Program
 from exporter.ebpf.ringbuf import RingBuffer
 from exporter.errors import CaptureError
@@ -104,6 +105,7 @@ class FlowFetcher:
         self._active = 0
         self._created_at_swap = 0
         self._ring: RingBuffer | None = None
+        self._pressures: tuple[Pressure, ...] = ()
         self._keys = np.empty(0, FLOW_KEY)
         self._values = np.empty((0, 1), FLOW_STATS)
 
@@ -134,6 +136,10 @@ class FlowFetcher:
         check(self._spec.btf)
         self._objects[0] = self._load(number=0, share=None)
         self._ring = RingBuffer(self._map("flow_ring"), FLOW_RECORD)
+        self._pressures = (
+            Pressure(self._map(_FLOW_MAPS[0]).spec, name="flow_stats"),
+            Pressure(self._map("flow_ring").spec),
+        )
         cpus = possible_cpus()
         rows = max(min(_BATCH_OCTETS // (cpus * FLOW_STATS.itemsize), self.capacity), 1024)
         self._keys = np.empty(rows, FLOW_KEY)
@@ -255,9 +261,15 @@ class FlowFetcher:
 
     def fill(self) -> float:
         """How full the active flow map or the ring buffer is, whichever is fuller; 0 to 1."""
-        assert self._ring is not None, "open() comes first"
-        flows = self._flows_created() - self._created_at_swap
-        return max(flows / self.capacity, self._ring.used() / self._ring.size)
+        return max(pressure.ratio for pressure in self._measured())
+
+    def pressure(self) -> dict[str, float]:
+        """
+        How full the flow map (``flow_stats``, the active one of two) and the ring buffer
+        (``flow_ring``) are, 0 to 1. One that is empty is left out.
+        """
+        readings = {pressure.name: pressure.reading() for pressure in self._measured()}
+        return {name: reading for name, reading in readings.items() if reading is not None}
 
     def program(self, name: str) -> Program:
         """A loaded program, for test runs: tc_ingress, tc_egress. Raises KeyError."""
@@ -291,6 +303,14 @@ class FlowFetcher:
         # Flows that begin between the two reads are in the retired map, too.
         late = self._flows_created() - created
         return retired, min(expected + late, self.capacity)
+
+    def _measured(self) -> tuple[Pressure, ...]:
+        """The kernel fills these maps, so the sizes are asked for."""
+        assert self._ring is not None, "open() comes first"
+        flows, ring = self._pressures
+        flows.feed(self._flows_created() - self._created_at_swap)
+        ring.feed(self._ring.used())
+        return self._pressures
 
     def _flows_created(self) -> int:
         """One of :meth:`counts`, which is asked for many times a second."""

@@ -63,6 +63,14 @@ def test_a_full_ring_loses_by_name(network: Network) -> None:
         assert counts.outcome("lost_map_full").octets == (100 - ring) * len(frame(5000, 100))
         assert counts.accounted == counts.seen
         assert fetcher.fill() > 0.9
+        pressure = fetcher.pressure()
+        assert pressure["flow_stats"] == 1.0
+        assert pressure["flow_ring"] > 0.9
+        assert fetcher.fill() == 1.0
+        fetcher.lookup_and_delete_map()
+        assert set(fetcher.pressure()) == {"flow_ring"}
+        fetcher.read_ring_buffer()
+        assert fetcher.pressure() == {}
 
 
 def test_a_map_that_is_full_of_one_drain_is_empty_for_the_next(network: Network) -> None:
