@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from exporter.ebpf.cache import CachedMap
 from exporter.ebpf.errors import BpfError, KeyNotFound
-from exporter.ebpf.table import Table, collect_keys
+from exporter.ebpf.table import Table, collect_keys, holds
 from exporter.ebpf.watched import WatchedMap, walk_interrupted
 
 Row = TypeVar("Row")
@@ -65,7 +65,9 @@ class Reconciler(Generic[Row]):
 
     def ensure(self, row: Row) -> bool:
         """
-        Write a row if the map has it not, or otherwise: for a pass over everything.
+        Write a row if the map has it not, or has it otherwise.
+
+        Of an LPM trie that may take a walk over all keys; :meth:`reconcile` walks once for all.
 
         Returns:
             Whether the map was changed.
@@ -118,34 +120,35 @@ class Reconciler(Generic[Row]):
                 The others are as desired.
         """
         wanted = dict(self._encode(row) for row in desired)
-        written, refused = self._ensure_all(wanted)
+        # One walk for all rows: what a trie has cannot be told by a lookup.
+        keys = set(collect_keys(self._table)[0])
+        written, refused = self._ensure_all(wanted, keys)
         removed, errors = self._prune(wanted.keys())
         full = {key: wanted[key] for key, err in refused.items() if err.errno in _FULL}
-        still = self._ensure_all(full)[1]
+        still = self._ensure_all(full, keys)[1]
         errors += [err for key, err in refused.items() if key not in full or key in still]
         self._raise("reconcile", errors)
         return Changes(written + len(full), removed, len(wanted) - written - len(full))
 
-    def _ensure_all(self, wanted: Mapping[bytes, bytes]) -> tuple[int, dict[bytes, BpfError]]:
+    def _ensure_all(
+        self, wanted: Mapping[bytes, bytes], keys: Collection[bytes]
+    ) -> tuple[int, dict[bytes, BpfError]]:
         """How many were written, and which could not be."""
         written, refused = 0, {}
         for key, value in wanted.items():
             try:
-                written += self._ensure(key, value)
+                written += self._ensure(key, value, keys)
             except BpfError as err:
                 refused[key] = err
         return written, refused
 
-    def _ensure(self, key: bytes, value: bytes) -> bool:
+    def _ensure(self, key: bytes, value: bytes, keys: Collection[bytes] | None = None) -> bool:
         if isinstance(self._table, WatchedMap):
             # It has to know that the row is wanted even where the kernel has it already: a
             # deletion of it may be waiting.
-            return self._table.ensure(key, value)
-        try:
-            if self._table.lookup(key) == value:
-                return False
-        except KeyNotFound:
-            pass
+            return self._table.ensure(key, value, keys)
+        if holds(self._table, key, value, keys):
+            return False
         self._table.update(key, value)
         return True
 

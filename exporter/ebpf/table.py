@@ -7,8 +7,10 @@ test puts in its place.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
+from exporter.ebpf.errors import KeyNotFound
 from exporter.ebpf.maps import BPF_ANY, MapSpec
 
 #: Steps of a walk per entry that the map can hold. A key that goes away under the walk sends it
@@ -64,3 +66,31 @@ def collect_keys(table: Table) -> tuple[list[bytes], bool]:
         found[key] = None
         key = table.next_key(key)
     return list(found), key is None
+
+
+def holds(table: Table, key: bytes, value: bytes, keys: Collection[bytes] | None = None) -> bool:
+    """
+    Whether a map has just this element.
+
+    A lookup in an LPM trie is answered by the longest prefix that covers the key: an equal value
+    may be another element's. There the keys are walked, or looked for in ``keys``.
+
+    Args:
+        table: The map.
+        key: Octets.
+        value: Octets.
+        keys: All keys of the map if they are known already, which saves the walk.
+
+    Raises:
+        BpfError: If the kernel refuses.
+
+    Source: kernel/bpf/lpm_trie.c trie_lookup_elem().
+    """
+    try:
+        if table.lookup(key) != value:
+            return False
+    except KeyNotFound:
+        return False
+    if table.spec.type != "lpm_trie":
+        return True
+    return key in (collect_keys(table)[0] if keys is None else keys)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno as errnos
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -19,7 +19,7 @@ from exporter.ebpf.errors import BpfError, KeyExists, KeyNotFound
 from exporter.ebpf.events import Action, Desired, EventRing
 from exporter.ebpf.maps import BPF_ANY, MapSpec
 from exporter.ebpf.pressure import Pressure
-from exporter.ebpf.table import Table, collect_keys
+from exporter.ebpf.table import Table, collect_keys, holds
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -99,9 +99,14 @@ class WatchedMap:
             self._updated(key, value)
             self._tell(Action.UPDATE, key, value)
 
-    def ensure(self, key: bytes, value: bytes, /) -> bool:
+    def ensure(self, key: bytes, value: bytes, /, keys: Collection[bytes] | None = None) -> bool:
         """
         Write one element unless the kernel has it just so.
+
+        Args:
+            key: Octets, the map's key size.
+            value: Octets, the map's value size.
+            keys: All keys that the map has, if they are known: an LPM trie is walked without.
 
         Returns:
             Whether it had to be written.
@@ -111,12 +116,10 @@ class WatchedMap:
             BpfError: If the kernel refuses otherwise.
         """
         with self._lock:
-            try:
-                if self.lookup(key) == value:
-                    self._updated(key, value)
-                    return False
-            except KeyNotFound:
-                pass
+            if holds(self, key, value, keys):
+                self._updated(key, value)
+                self._feed()
+                return False
             self.update(key, value)
             return True
 

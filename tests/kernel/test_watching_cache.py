@@ -14,7 +14,7 @@ from exporter.ebpf.maps import TYPES
 from exporter.ebpf.pressure import Pressure
 from exporter.ebpf.retry import RetryPolicy
 from exporter.ebpf.watched import WatchedMap
-from tests.kernel.tables import NO_PREALLOC, content, kernel_map, number, prefix
+from tests.kernel.watched_maps import NO_PREALLOC, content, kernel_map, number, prefix
 from tests.unit.ebpf.tables import HandClock, eventually
 
 SOON = RetryPolicy(first=0.01, interval=0.01)

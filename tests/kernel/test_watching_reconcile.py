@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -16,7 +17,7 @@ from exporter.ebpf.reconcile import Changes, Pair, Reconciler
 from exporter.ebpf.registry import Registry
 from exporter.ebpf.table import Table, collect_keys
 from exporter.ebpf.watched import WatchedMap
-from tests.kernel.tables import NO_PREALLOC, content, kernel_map, number, prefix
+from tests.kernel.watched_maps import NO_PREALLOC, content, kernel_map, number, prefix
 
 SIMILAR = ("192.0.2.0/32", "192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32")
 
@@ -79,6 +80,21 @@ def test_full_pass() -> None:
         assert reconciler.reconcile(desired) == Changes(written=0, removed=0, unchanged=3)
 
 
+@pytest.mark.parametrize("wrap", WRAPPERS, ids=["plain", "watched", "cached"])
+def test_a_covering_prefix_is_another_row(wrap: Callable[[Map], Table]) -> None:
+    """A prefix within one of the same value is missing, although a lookup of it succeeds."""
+    with kernel_map("lpm_trie", 8, 4, 8, NO_PREALLOC) as table:
+        reconciler = Reconciler(wrap(table), encode)
+        outer, inner, innermost = (
+            Label(network, 1) for network in ("10.0.0.0/8", "10.1.0.0/16", "10.1.1.0/24")
+        )
+        reconciler.update(outer)
+        assert table.lookup(encode(inner)[0]) == number(1)
+        assert [reconciler.ensure(inner), reconciler.ensure(inner)] == [True, False]
+        assert reconciler.reconcile([outer, inner, innermost]) == Changes(1, 0, 2)
+        assert content(table) == dict(map(encode, (outer, inner, innermost)))
+
+
 @pytest.mark.parametrize("kind", ["hash", "lpm_trie"])
 def test_full_pass_over_a_full_map(kind: str) -> None:
     """Two rows of two are replaced although there is never room for three."""
@@ -100,6 +116,26 @@ def test_ensure_and_delete() -> None:
         reconciler.delete(row)
         with pytest.raises(KeyNotFound):
             table.lookup(encode(row)[0])
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS, ids=["plain", "watched", "cached"])
+def test_a_closed_map(wrap: Callable[[Map], Table]) -> None:
+    """Nothing can be done to a map that is closed, and each operation says so."""
+    with kernel_map("hash", 8, 4, 2) as table, ExitStack() as stack:
+        target = wrap(table)
+        if isinstance(target, CachedMap):
+            stack.enter_context(target)
+        reconciler, row = Reconciler(target, encode), Label("10.0.0.0/8", 1)
+        table.close()
+        operations: list[Callable[[], object]] = [
+            lambda: reconciler.delete(row),
+            lambda: reconciler.ensure(row),
+            lambda: reconciler.prune([]),
+            lambda: reconciler.reconcile([row]),
+        ]
+        for operation in operations:
+            with pytest.raises(BpfError, match="EBADF"):
+                operation()
 
 
 def test_errors_of_an_array_are_joined() -> None:
