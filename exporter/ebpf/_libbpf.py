@@ -71,7 +71,18 @@ _PROTOTYPES: dict[str, tuple[str, list[Any]]] = {
     "bpf_prog_test_run_opts": (_INT, [Int, Pointer]),
     "bpf_prog_query": (_INT, [Int, Int, U32, Pointer, Pointer, Pointer]),
     "bpf_obj_get_info_by_fd": (_INT, [Int, Pointer, Pointer]),
+    "bpf_prog_get_fd_by_id": (_INT, [U32]),
+    "bpf_prog_get_next_id": (_INT, [U32, Pointer]),
+    "bpf_map_get_fd_by_id": (_INT, [U32]),
+    "bpf_map_get_next_id": (_INT, [U32, Pointer]),
+    "bpf_link_get_next_id": (_INT, [U32, Pointer]),
+    "bpf_link_detach": (_INT, [Int]),
+    "bpf_obj_get": (_INT, [Text]),
+    "bpf_obj_pin": (_INT, [Int, Text]),
+    "bpf_xdp_attach": (_INT, [Int, Int, U32, Pointer]),
+    "bpf_xdp_query": (_INT, [Int, Int, Pointer]),
     "bpf_tc_hook_create": (_INT, [Pointer]),
+    "bpf_tc_query": (_INT, [Pointer, Pointer]),
     "bpf_tc_attach": (_INT, [Pointer, Pointer]),
     "bpf_tc_detach": (_INT, [Pointer, Pointer]),
     "libbpf_num_possible_cpus": (_INT, []),
@@ -96,7 +107,6 @@ _RESULTS: dict[str, Any] = {
 
 #: Number of bpf(2) by machine: arch/*/include/generated/uapi/asm/unistd*.h.
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
-_BPF_LINK_CREATE = 28
 CLONE_NEWNET = 0x40000000
 
 
@@ -210,20 +220,6 @@ class MapCreateOptions(c.Structure):
     )
 
 
-class _LinkCreateTcx(c.Structure):
-    """union bpf_attr, command BPF_LINK_CREATE, with the TCX tail that libbpf 1.1 does not know."""
-
-    _fields_ = (
-        ("prog_fd", U32),
-        ("target_ifindex", U32),
-        ("attach_type", U32),
-        ("flags", U32),
-        ("relative", U32),
-        ("_pad", U32),
-        ("expected_revision", U64),
-    )
-
-
 class LinkInfo(c.Structure):
     """struct bpf_link_info, tcx member."""
 
@@ -258,25 +254,6 @@ class MapInfo(c.Structure):
         ("btf_value_type_id", U32),
         ("_pad", U32),
         ("map_extra", U64),
-    )
-
-
-class ProgramInfo(c.Structure):
-    """struct bpf_prog_info as far as ``name``."""
-
-    _fields_ = (
-        ("type", U32),
-        ("id", U32),
-        ("tag", c.c_uint8 * 8),
-        ("jited_prog_len", U32),
-        ("xlated_prog_len", U32),
-        ("jited_prog_insns", U64),
-        ("xlated_prog_insns", U64),
-        ("load_time", U64),
-        ("created_by_uid", U32),
-        ("nr_map_ids", U32),
-        ("map_ids", U64),
-        ("name", c.c_char * 16),
     )
 
 
@@ -340,30 +317,29 @@ def _libc() -> Any:
     return lib
 
 
-def link_create_tcx(prog_fd: int, ifindex: int, attach_type: int, flags: int) -> int:
+def command(number: int, attr: Any, name: str) -> int:
     """
-    BPF_LINK_CREATE for a TCX hook, in the calling thread's network namespace.
+    One bpf(2) command, for what libbpf 1.1 does not know.
+
+    Args:
+        number: BPF_*, enum bpf_cmd.
+        attr: A structure laid out as that command's member of union bpf_attr; results are in it.
+        name: For the error.
 
     Returns:
-        The link's file descriptor.
+        What the kernel returned: a descriptor, or 0.
 
     Raises:
-        OSError: With the kernel's errno: EINVAL where the kernel has no TCX, ENODEV where the
-            interface is gone.
-
-    Source: kernel/bpf/tcx.c tcx_link_attach() (6.6).
+        OSError: With the kernel's errno.
     """
-    attr = _LinkCreateTcx(
-        prog_fd=prog_fd, target_ifindex=ifindex, attach_type=attach_type, flags=flags
-    )
-    number = _SYS_BPF.get(platform.machine())
-    if number is None:
+    syscall = _SYS_BPF.get(platform.machine())
+    if syscall is None:
         raise OSError(errnos.ENOSYS, "bpf(2) has no known number on this machine")
-    fd = int(_libc().syscall(number, _BPF_LINK_CREATE, c.byref(attr), c.sizeof(attr)))
-    if fd < 0:
+    result = int(_libc().syscall(syscall, number, c.byref(attr), c.sizeof(attr)))
+    if result < 0:
         errno = c.get_errno()
-        raise OSError(errno, os.strerror(errno), "BPF_LINK_CREATE")
-    return fd
+        raise OSError(errno, os.strerror(errno), name)
+    return result
 
 
 def setns(fd: int) -> None:

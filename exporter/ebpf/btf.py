@@ -181,6 +181,21 @@ class Btf:
                 for type_id, offset, size in struct.iter_unpack("<III", raw.tail)
             ]
 
+    def variable_type(self, name: str) -> Type | None:
+        """
+        The type of a global variable; ``None`` if it is one that has no layout here: a pointer, a
+        floating-point number, a struct with bit fields.
+
+        Raises:
+            KeyError: If there is no such variable.
+        """
+        index = self._find(name, (_VAR,))
+        try:
+            with _believing_nothing():
+                return self._resolve(self._raw[index].size_or_type)
+        except BtfError:
+            return None
+
     def _find(self, name: str, kinds: tuple[int, ...]) -> int:
         for index, raw in enumerate(self._raw):
             if raw.name == name and raw.kind in kinds:

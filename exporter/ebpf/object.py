@@ -17,15 +17,16 @@ from typing import Any, Self
 from exporter.ebpf import _libbpf
 from exporter.ebpf.btf import Btf, Variable
 from exporter.ebpf.errors import BpfError, FeatureMissing, VerifierError
+from exporter.ebpf.kinds import program_type
 from exporter.ebpf.maps import TYPES as MAP_TYPES
 from exporter.ebpf.maps import Map, MapSpec
-from exporter.ebpf.programs import TYPES as PROGRAM_TYPES
 from exporter.ebpf.programs import Program, ProgramSpec
+from exporter.ebpf.settings import Setting, SettingError, encode
 
 #: Constants of the program: ``const volatile`` globals live here.
 _RODATA = ".rodata"
-#: Grown until the verifier's log fits; the kernel's limit is UINT_MAX >> 2.
-_LOG_OCTETS = (1 << 16, 1 << 24)
+#: The kernel takes no smaller and no larger log: kernel/bpf/log.c bpf_verifier_log_attr_valid().
+_LOG_LEAST, _LOG_MOST = 128, (1 << 30) - 1
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,21 @@ class ObjectSpec:
         return Btf.parse(self.btf_bytes)
 
 
+@dataclass(frozen=True)
+class Log:
+    """
+    The verifier's log. That of a refused program is always kept, whatever ``level`` is.
+
+    Args:
+        level: Of programs that are accepted: 0 nothing, 1 the path taken, 2 every instruction with
+            its state, 4 only statistics (may be added to 1 or 2).
+        octets: Room to begin with, for each program; grown until the log fits. At least 128.
+    """
+
+    level: int = 0
+    octets: int = 1 << 16
+
+
 class Object:
     """
     An object in the kernel: owns its maps and programs, and gives them back on ``close``.
@@ -92,43 +108,52 @@ class Object:
             owned.close()
 
     @classmethod
-    def load(
+    def load(  # noqa: PLR0913 - one place for all that can be said before a load
         cls,
         spec: ObjectSpec,
         *,
-        settings: Mapping[str, int] | None = None,
+        settings: Mapping[str, Setting] | None = None,
         max_entries: Mapping[str, int] | None = None,
         share: Mapping[str, Map] | None = None,
         programs: Sequence[str] | None = None,
+        log: Log = Log(),
     ) -> Object:
         """
-        Bring an object into the kernel.
+        Bring an object into the kernel. Each load is one of its own.
 
         Args:
             spec: What to load.
-            settings: Values of ``const volatile`` globals; those not named keep the file's value.
+            settings: Values of ``const volatile`` globals, as
+                :func:`exporter.ebpf.settings.encode` takes them; those not named keep the file's.
             max_entries: Sizes of maps, by name, instead of the file's.
             share: Maps, by name, that are used instead of new ones. They stay their owner's.
             programs: Load only these; all if ``None``.
+            log: What the verifier writes down of programs that it accepts.
 
         Raises:
             VerifierError: If the kernel's verifier refuses a program.
             FeatureMissing: If libbpf is not installed.
-            BpfError: If the kernel refuses otherwise, or a name is not in the object.
+            BpfError: If the kernel refuses otherwise, a name is not in the object, or a value does
+                not fit its setting.
         """
-        for log_octets in _LOG_OCTETS:
+        rooms: dict[str, int] = {}
+        while True:
             with _Handle(spec.path) as handle:
                 handle.set_variables(spec, settings or {})
                 handle.size_maps(max_entries or {})
                 handle.share_maps(share or {})
                 handle.choose_programs(programs)
-                if not handle.load(log_octets):
+                logs = handle.load(log, rooms)
+                if logs is None:
                     continue
-                return cls(
-                    handle.duplicate_maps(exclude=set(share or {})),
-                    handle.duplicate_programs(programs),
-                )
-        raise VerifierError(f"load {spec.path.name}", errno.ENOSPC, "")
+                loaded = cls({}, {})
+                try:
+                    loaded.maps.update(handle.duplicate_maps(exclude=set(share or {})))
+                    loaded.programs.update(handle.duplicate_programs(programs, logs))
+                except OSError as err:
+                    loaded.close()
+                    raise BpfError(f"load {spec.path.name}", err.errno or 0) from err
+                return loaded
 
 
 class _Handle:
@@ -189,22 +214,28 @@ class _Handle:
                 ProgramSpec(
                     name=self._lib.bpf_program__name(handle).decode(),
                     section=self._lib.bpf_program__section_name(handle).decode(),
-                    type=PROGRAM_TYPES.get(kind, str(kind)),
+                    type=program_type(kind),
                     instructions=self._lib.bpf_program__insn_cnt(handle),
                 ),
             )
 
-    def set_variables(self, spec: ObjectSpec, settings: Mapping[str, int]) -> None:
+    def set_variables(self, spec: ObjectSpec, settings: Mapping[str, Setting]) -> None:
         if not settings:
             return
         places = {variable.name: variable for variable in spec.variables}
+        for name in settings:
+            self._named(places, name, "setting")
         rodata = next(h for h, m in self.maps() if m.name == _RODATA)
         size = _libbpf.u64()
         pointer = self._lib.bpf_map__initial_value(rodata, _libbpf.ref(size))
         content = bytearray(_libbpf.copy(pointer, size.value))
         for name, value in settings.items():
-            place = self._named(places, name, "setting")
-            content[place.offset : place.offset + place.size] = value.to_bytes(place.size, "little")
+            place = slice(places[name].offset, places[name].offset + places[name].size)
+            kind = spec.btf.variable_type(name)
+            try:
+                content[place] = encode(kind, places[name].size, value, bytes(content[place]))
+            except SettingError as err:
+                raise BpfError(f"set {name} of {self._path.name}", errno.EINVAL, str(err)) from err
         self._lib.bpf_map__set_initial_value(rodata, _libbpf.address(content), len(content))
 
     def size_maps(self, max_entries: Mapping[str, int]) -> None:
@@ -229,45 +260,52 @@ class _Handle:
         for name, handle in handles.items():
             self._lib.bpf_program__set_autoload(handle, name in names)
 
-    def load(self, log_octets: int) -> bool:
+    def load(self, wanted: Log, rooms: dict[str, int]) -> dict[str, str] | None:
         """
-        Load. libbpf fills the log buffers only if a program is refused.
+        Load. Without a level, libbpf fills the log buffers only if a program is refused.
+
+        Args:
+            wanted: What is to be logged.
+            rooms: Octets of log by program that did not suffice; corrected here.
 
         Returns:
-            False if a program was refused and its log does not fit: try again with more.
+            The logs; ``None`` if one does not fit: try again.
         """
-        logs = {}
+        buffers: dict[str, bytearray] = {}
         for handle, spec in self.programs():
-            logs[spec.name] = bytearray(log_octets)
-            log = _libbpf.address(logs[spec.name])
-            self._lib.bpf_program__set_log_buf(handle, log, log_octets)
+            room = rooms.get(spec.name, max(wanted.octets, _LOG_LEAST))
+            buffers[spec.name] = bytearray(room)
+            self._lib.bpf_program__set_log_buf(handle, _libbpf.address(buffers[spec.name]), room)
+            self._lib.bpf_program__set_log_level(handle, wanted.level)
         try:
             self._lib.bpf_object__load(self._object)
         except OSError as err:
-            refused = {name: log for name, log in logs.items() if log[0]}
-            if not refused:
+            # Programs are loaded in order: the last that left a log is the one that failed.
+            written = [name for name, buffer in buffers.items() if buffer[0]]
+            if not written:
                 raise BpfError(f"load {self._path.name}", err.errno or 0) from err
-            if err.errno == errno.ENOSPC and log_octets < _LOG_OCTETS[-1]:
-                return False
-            name, log = refused.popitem()
-            text = log.split(b"\0", 1)[0].decode(errors="replace")
+            name, room = written[-1], len(buffers[written[-1]])
+            if err.errno == errno.ENOSPC and room < _LOG_MOST:
+                # log_true_size (6.4) would say how much; libbpf 1.1 does not ask for it.
+                rooms[name] = min(room * 4, _LOG_MOST)
+                return None
+            text = _until_nul(buffers[name])
             raise VerifierError(f"load program {name}", err.errno or 0, text) from err
-        return True
+        return {name: _until_nul(buffer) for name, buffer in buffers.items()}
 
-    def duplicate_maps(self, exclude: set[str]) -> dict[str, Map]:
+    def duplicate_maps(self, exclude: set[str]) -> Iterator[tuple[str, Map]]:
         # The object's own descriptors close with it.
-        return {
-            spec.name: Map(os.dup(self._lib.bpf_map__fd(handle)), spec)
-            for handle, spec in self.maps()
-            if spec.name not in exclude
-        }
+        for handle, spec in self.maps():
+            if spec.name not in exclude:
+                yield spec.name, Map(os.dup(self._lib.bpf_map__fd(handle)), spec)
 
-    def duplicate_programs(self, names: Sequence[str] | None) -> dict[str, Program]:
-        return {
-            spec.name: Program(os.dup(self._lib.bpf_program__fd(handle)), spec)
-            for handle, spec in self.programs()
-            if names is None or spec.name in names
-        }
+    def duplicate_programs(
+        self, names: Sequence[str] | None, logs: Mapping[str, str]
+    ) -> Iterator[tuple[str, Program]]:
+        for handle, spec in self.programs():
+            if names is None or spec.name in names:
+                fd = os.dup(self._lib.bpf_program__fd(handle))
+                yield spec.name, Program(fd, spec, logs[spec.name])
 
     def _named(self, table: Mapping[str, Any], name: str, kind: str) -> Any:
         try:
@@ -279,3 +317,7 @@ class _Handle:
 def _section_free(name: str) -> str:
     """Libbpf prefixes a section's map with the object's name, cut to fit: flow.rodata."""
     return name[name.rindex(".") :] if "." in name else name
+
+
+def _until_nul(buffer: bytearray) -> str:
+    return bytes(buffer).split(b"\0", 1)[0].decode(errors="replace")

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import errno as errnos
 import os
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
-from exporter.ebpf import _libbpf
-from exporter.ebpf.errors import BpfError
+from exporter.ebpf import _libbpf, _programs, kinds
+from exporter.ebpf.contexts import SKB_TYPES, SkbContext, XdpContext
+from exporter.ebpf.errors import BpfError, FeatureMissing
+from exporter.ebpf.maps import TYPES as MAP_TYPES
+from exporter.ebpf.maps import Map, MapSpec
 
-#: BPF_PROG_TYPE_*, include/uapi/linux/bpf.h.
-TYPES = {
-    0: "unspecified",
-    1: "socket_filter",
-    2: "kprobe",
-    3: "sched_cls",
-    5: "tracepoint",
-    6: "xdp",
-}
+#: The kernel's own errno for "this type has no test run", include/linux/errno.h.
+_ENOTSUPP = 524
+#: A program may make a packet longer: what a test run leaves room for.
+_GROWTH = 4096
 
 
 @dataclass(frozen=True)
 class ProgramSpec:
-    """What an object file says of a program."""
+    """What an object file says of a program; of one that is found in the kernel, what that says."""
 
     name: str
     section: str
@@ -33,7 +34,22 @@ class ProgramSpec:
 
 @dataclass(frozen=True)
 class ProgramInfo:
-    """What the kernel says of a loaded program. Lengths in octets, ``load_time_ns`` since boot."""
+    """
+    What the kernel says of a loaded program.
+
+    Args:
+        id: The kernel's number for it.
+        name: As the kernel keeps it: the first 15 octets.
+        type: See :data:`exporter.ebpf.kinds.PROGRAM_TYPES`.
+        tag: Hash of its instructions, hexadecimal: equal for equal programs.
+        jited_octets: Machine code; 0 if it is interpreted.
+        translated_octets: Instructions after the verifier's rewriting, 8 octets each.
+        load_time_ns: When it was loaded, since boot; see :func:`unix_ns`.
+        uid: Who loaded it.
+        map_ids: The maps that it uses.
+        gpl_compatible: Whether its licence lets it call helpers that are for the GPL only.
+        verified_instructions: What the verifier had to walk through; 0 before Linux 5.16.
+    """
 
     id: int
     name: str
@@ -43,16 +59,39 @@ class ProgramInfo:
     translated_octets: int
     load_time_ns: int
     uid: int
+    map_ids: tuple[int, ...] = ()
+    gpl_compatible: bool = False
+    verified_instructions: int = 0
 
 
 @dataclass(frozen=True)
 class TestRun:
     """
-    Outcome of :meth:`Program.test_run`. ``duration_ns`` is the kernel's mean over the repeats.
+    Outcome of :meth:`Program.test_run`.
+
+    Args:
+        retval: What the program returned, as a signed 32-bit number.
+        duration_ns: The kernel's mean over the repeats.
+        packet: The packet as the program left it after the last repeat.
+        octets: Its length; more than ``packet`` holds if it outgrew the room.
+        context: Likewise, of types that have one.
     """
 
     retval: int
     duration_ns: int
+    packet: bytes = b""
+    octets: int = 0
+    context: SkbContext | XdpContext | None = None
+
+
+def unix_ns(boot_ns: int) -> int:
+    """
+    A time since boot, such as :attr:`ProgramInfo.load_time_ns`, as Unix time.
+
+    Args:
+        boot_ns: CLOCK_BOOTTIME, nanoseconds.
+    """
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + boot_ns
 
 
 class Program:
@@ -62,17 +101,74 @@ class Program:
     Args:
         fd: The program's file descriptor; from now on this object's.
         spec: What the program is.
+        log: What the verifier said of it, if it was asked for.
     """
 
-    def __init__(self, fd: int, spec: ProgramSpec) -> None:
+    def __init__(self, fd: int, spec: ProgramSpec, log: str = "") -> None:
         self.fd = fd
         self.spec = spec
+        self.log = log
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @classmethod
+    def from_fd(cls, fd: int) -> Program:
+        """
+        The program behind a descriptor, which stays the caller's.
+
+        Raises:
+            BpfError: EBADF if there is no such descriptor, EINVAL if it is not a program's.
+        """
+        try:
+            own = os.dup(fd)
+        except OSError as err:
+            raise BpfError(f"open program of descriptor {fd}", err.errno or 0) from err
+        return cls._adopt(own, f"open program of descriptor {fd}")
+
+    @classmethod
+    def from_id(cls, program_id: int) -> Program:
+        """
+        The program that the kernel has under an id.
+
+        Raises:
+            BpfError: ENOENT if there is none; EPERM without CAP_SYS_ADMIN.
+        """
+        try:
+            fd = _libbpf.library().bpf_prog_get_fd_by_id(program_id)
+        except OSError as err:
+            raise BpfError(f"open program {program_id}", err.errno or 0) from err
+        return cls._adopt(fd, f"open program {program_id}")
+
+    @classmethod
+    def from_path(cls, path: Path) -> Program:
+        """
+        The program that is pinned at a path of a BPF file system.
+
+        Raises:
+            BpfError: ENOENT if there is no such file; EINVAL if it is not a program.
+        """
+        try:
+            fd = _libbpf.library().bpf_obj_get(os.fsencode(path))
+        except OSError as err:
+            raise BpfError(f"open program {path}", err.errno or 0) from err
+        return cls._adopt(fd, f"open program {path}")
+
+    @classmethod
+    def _adopt(cls, fd: int, phase: str) -> Program:
+        """Own a descriptor, or close it."""
+        try:
+            _require_program(fd, phase)
+            program = cls(fd, ProgramSpec("", "", "", 0))
+            info = program.info()
+        except BpfError:
+            os.close(fd)
+            raise
+        program.spec = ProgramSpec(info.name, "", info.type, info.translated_octets // 8)
+        return program
 
     def close(self) -> None:
         """Give the descriptor back. Again is fine. Hooks keep the program alive while attached."""
@@ -83,46 +179,151 @@ class Program:
     def info(self) -> ProgramInfo:
         """What the kernel says of it. Raises BpfError."""
         try:
-            raw = _libbpf.info(_libbpf.ProgramInfo, self.fd)
+            raw, map_ids = _programs.program_info(self.fd)
         except OSError as err:
             raise BpfError(f"inspect program {self.spec.name}", err.errno or 0) from err
         return ProgramInfo(
             id=raw.id,
-            name=raw.name.decode(),
-            type=TYPES.get(raw.type, str(raw.type)),
+            name=raw.name.decode(errors="replace"),
+            type=kinds.program_type(raw.type),
             tag=bytes(raw.tag).hex(),
             jited_octets=raw.jited_prog_len,
             translated_octets=raw.xlated_prog_len,
             load_time_ns=raw.load_time,
             uid=raw.created_by_uid,
+            map_ids=map_ids,
+            gpl_compatible=bool(raw.gpl_compatible),
+            verified_instructions=raw.verified_insns,
         )
 
-    def test_run(self, packet: bytes, repeat: int = 1, cb: Sequence[int] = ()) -> TestRun:
+    def maps(self) -> tuple[Map, ...]:
+        """
+        The maps that it uses, in the order in which it names them first. They are the caller's.
+
+        Raises:
+            BpfError: If the kernel refuses: EPERM without CAP_SYS_ADMIN.
+        """
+        found: list[Map] = []
+        try:
+            found.extend(_map_from_id(map_id) for map_id in self.info().map_ids)
+        except BpfError:
+            for opened in found:
+                opened.close()
+            raise
+        return tuple(found)
+
+    def pin(self, path: Path) -> None:
+        """
+        Give it a name in a BPF file system: it outlives this process until that is removed.
+
+        Raises:
+            BpfError: EEXIST if the path is taken, EPERM or ENOENT if it is not in a BPF file
+                system, EBADF if the program is closed.
+        """
+        try:
+            _libbpf.library().bpf_obj_pin(self.fd, os.fsencode(path))
+        except OSError as err:
+            raise BpfError(f"pin program {self.spec.name} at {path}", err.errno or 0) from err
+
+    def test_run(
+        self,
+        packet: bytes,
+        repeat: int = 1,
+        cb: Sequence[int] = (),
+        *,
+        context: SkbContext | XdpContext | None = None,
+    ) -> TestRun:
         """
         Run it on a packet that never touches a network.
 
         Args:
             packet: A frame, at least 14 octets and less than a page.
-            repeat: How often.
-            cb: Up to five 32-bit words for ``skb->cb``.
+            repeat: How often. All runs but the first see the packet as the one before left it.
+            cb: Up to five 32-bit words for ``skb->cb``, instead of those of ``context``.
+            context: What the program finds besides the packet: :class:`SkbContext` for those that
+                see socket buffers, :class:`XdpContext` for XDP.
 
         Raises:
-            BpfError: If the kernel refuses the packet.
+            FeatureMissing: If the kernel has no test run for programs of this type.
+            BpfError: EINVAL if the kernel refuses the packet or the context.
 
-        Source: net/bpf/test_run.c bpf_prog_test_run_skb().
+        Source: net/bpf/test_run.c bpf_prog_test_run_skb(), bpf_prog_test_run_xdp().
         """
-        context = _libbpf.SkBuff()
-        for index, word in enumerate(cb):
-            context.cb[index] = word
+        given = self._context(context, cb)
         options = _libbpf.sized(_libbpf.TestRunOptions)
         options.data_in = _libbpf.address(packet).value
         options.data_size_in = len(packet)
-        options.ctx_in = _libbpf.pointer_to(context)
-        options.ctx_size_in = _libbpf.size_of(context)
+        room = bytearray(len(packet) + _GROWTH)
+        options.data_out = _libbpf.address(room).value
+        options.data_size_out = len(room)
         options.repeat = repeat
+        if given is not None:
+            before, after = given.raw(len(packet)), given.raw(len(packet))
+            options.ctx_in, options.ctx_out = map(_libbpf.pointer_to, (before, after))
+            options.ctx_size_in = options.ctx_size_out = _libbpf.size_of(before)
         try:
             _libbpf.library().bpf_prog_test_run_opts(self.fd, _libbpf.ref(options))
         except OSError as err:
-            raise BpfError(f"test-run program {self.spec.name}", err.errno or 0) from err
+            # It ran all the same: only the packet did not fit.
+            if err.errno != errnos.ENOSPC:
+                raise self._no_run(err) from err
         retval = options.retval
-        return TestRun(retval - (1 << 32) if retval >> 31 else retval, options.duration)
+        return TestRun(
+            retval=retval - (1 << 32) if retval >> 31 else retval,
+            duration_ns=options.duration,
+            packet=bytes(room[: options.data_size_out]),
+            octets=options.data_size_out,
+            context=given.of(after) if given is not None else None,
+        )
+
+    def _context(
+        self, context: SkbContext | XdpContext | None, cb: Sequence[int]
+    ) -> SkbContext | XdpContext | None:
+        """What is given to the kernel: nothing to types that take nothing."""
+        takes = SkbContext if self.spec.type in SKB_TYPES else XdpContext
+        has_one = takes is SkbContext or self.spec.type == "xdp"
+        if context is not None and not (has_one and isinstance(context, takes)):
+            raise BpfError(
+                f"test-run program {self.spec.name}",
+                errnos.EINVAL,
+                f"a program of type {self.spec.type} takes no {type(context).__name__}",
+            )
+        if takes is SkbContext:
+            base = context if isinstance(context, SkbContext) else SkbContext()
+            return replace(base, cb=tuple(cb)) if cb else base
+        return context
+
+    def _no_run(self, err: OSError) -> BpfError:
+        phase = f"test-run program {self.spec.name}"
+        if err.errno == _ENOTSUPP:
+            return FeatureMissing(
+                phase,
+                errnos.EOPNOTSUPP,
+                f"the kernel has no test run for programs of type {self.spec.type}",
+            )
+        return BpfError(phase, err.errno or 0)
+
+
+def _require_program(fd: int, phase: str) -> None:
+    kind = _programs.kind_of(fd)
+    if kind != "prog":
+        raise BpfError(phase, errnos.EINVAL, f"it is a {kind}, not a program")
+
+
+def _map_from_id(map_id: int) -> Map:
+    try:
+        fd = _libbpf.library().bpf_map_get_fd_by_id(map_id)
+    except OSError as err:
+        raise BpfError(f"open map {map_id}", err.errno or 0) from err
+    raw = _libbpf.info(_libbpf.MapInfo, fd)
+    return Map(
+        fd,
+        MapSpec(
+            name=raw.name.decode(errors="replace"),
+            type=MAP_TYPES.get(raw.type, f"unknown ({raw.type})"),
+            key_size=raw.key_size,
+            value_size=raw.value_size,
+            max_entries=raw.max_entries,
+            flags=raw.map_flags,
+        ),
+    )

@@ -1,0 +1,177 @@
+"""
+The clsact qdisc of an interface: what filters sit on, anybody's, and whether it is ours to delete.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+import logging
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.ebpf import _libbpf
+from exporter.ebpf.errors import AttachRefused, BpfError
+from exporter.ebpf.kinds import Direction
+from exporter.ebpf.netns import entered
+
+log = logging.getLogger(__name__)
+
+_CLSACT = 0xFFFF0000  # TC_H_CLSACT, the handle of ingress and clsact qdiscs
+_POINT: dict[Direction, int] = {"ingress": 1, "egress": 2}  # enum bpf_tc_attach_point
+PARENT: dict[Direction, int] = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # clsact minors
+
+
+@dataclass(frozen=True)
+class Filter:
+    """
+    A filter on a hook, anybody's.
+
+    Args:
+        priority: As in :class:`FilterOptions`, and so are the others.
+        handle: Within the priority.
+        kind: ``bpf`` for programs; what follows is of these only.
+        protocol: Ethertype of the packets that it sees; 3 is all.
+        name: Its name.
+        program_id: The program's.
+        direct_action: Whether the program's return value is the verdict.
+    """
+
+    priority: int
+    handle: int
+    kind: str
+    protocol: int
+    name: str = ""
+    program_id: int = 0
+    direct_action: bool = False
+
+
+def filters(ifindex: int, direction: Direction, netns: str | None = None) -> list[Filter]:
+    """
+    The filters on a hook, in the order in which they run.
+
+    Args:
+        ifindex: The interface, in that namespace.
+        direction: Which hook.
+        netns: Path of a network namespace; ``None`` for the calling thread's.
+
+    Returns:
+        Nothing also where there is no such interface or no clsact qdisc.
+
+    Raises:
+        OSError: If the namespace is gone.
+    """
+    with entered(netns), netlink() as route:
+        found = [_filter(m) for m in route.get_filters(index=ifindex, parent=PARENT[direction])]
+    # Each priority also says its name, without a filter.
+    return [one for one in found if one.handle]
+
+
+class Qdisc:
+    """
+    The clsact qdisc of an interface. Made if it is missing, and then deleted on :meth:`close`
+    unless somebody uses it.
+
+    Make one with :meth:`ensure`.
+    """
+
+    def __init__(self, ifindex: int, *, made: bool, replaced: str | None = None) -> None:
+        self.ifindex = ifindex
+        self.made = made
+        self.replaced = replaced
+
+    @classmethod
+    def ensure(cls, ifindex: int, *, clobber: bool = False) -> Qdisc:
+        """
+        Args:
+            ifindex: An interface of the calling thread's network namespace.
+            clobber: Delete a qdisc of another kind that holds the place, with all filters on it.
+                ``replaced`` then says its kind, and so does a warning in the log.
+
+        Raises:
+            AttachRefused: If there is one and ``clobber`` is not set.
+            BpfError: ENODEV if the interface is gone.
+        """
+        kind = _kind(ifindex)
+        if kind == "clsact":
+            return cls(ifindex, made=False)
+        if kind is not None and not clobber:
+            raise AttachRefused(
+                f"attach to interface {ifindex}",
+                errnos.EEXIST,
+                f"a qdisc of kind {kind} holds the place of clsact and is left alone",
+            )
+        if kind is not None:
+            _delete(kind, ifindex)
+            log.warning("interface %d: the %s qdisc was replaced by clsact", ifindex, kind)
+        return cls(ifindex, made=_make(ifindex), replaced=kind)
+
+    def close(self) -> None:
+        """Delete it if it was made here and has no filters. Again is fine."""
+        made, self.made = self.made, False
+        if made and _kind(self.ifindex) == "clsact":
+            if any(filters(self.ifindex, direction) for direction in _POINT):
+                return
+            _delete("clsact", self.ifindex)
+
+
+def hook(ifindex: int, direction: Direction) -> Any:
+    """A struct bpf_tc_hook, by reference."""
+    hook = _libbpf.sized(_libbpf.TcHook)
+    hook.ifindex = ifindex
+    hook.attach_point = _POINT[direction]
+    return _libbpf.ref(hook)
+
+
+def _make(ifindex: int) -> bool:
+    """Whether there was none."""
+    try:
+        _libbpf.library().bpf_tc_hook_create(hook(ifindex, "ingress"))
+    except OSError as err:
+        if err.errno == errnos.EEXIST:
+            return False
+        raise BpfError(f"make a clsact qdisc on interface {ifindex}", err.errno or 0) from err
+    return True
+
+
+def _delete(kind: str, ifindex: int) -> None:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with netlink() as route:
+        try:
+            route.tc("del", kind, ifindex)
+        except NetlinkError as err:
+            raise BpfError(f"delete the {kind} qdisc of interface {ifindex}", err.code) from err
+
+
+def netlink() -> Any:
+    """A route socket in the calling thread's namespace."""
+    # Imported here: only hosts without TCX pay its memory.
+    from pyroute2 import IPRoute
+
+    return IPRoute()
+
+
+def _kind(ifindex: int) -> str | None:
+    """Kind of the qdisc in clsact's place, if there is one."""
+    with netlink() as route:
+        for qdisc in route.get_qdiscs(index=ifindex):
+            if qdisc["handle"] == _CLSACT:
+                return str(qdisc.get("kind"))
+    return None
+
+
+def _filter(message: Any) -> Filter:
+    kind, options = str(message.get("kind")), message.get("options")
+    priority, protocol = message["info"] >> 16, socket.ntohs(message["info"] & 0xFFFF)
+    if kind != "bpf" or options is None:
+        return Filter(priority, message["handle"], kind, protocol)
+    return Filter(
+        priority,
+        message["handle"],
+        kind,
+        protocol,
+        str(options.get("name") or ""),
+        int(options.get("id") or 0),
+        bool((options.get("flags") or 0) & 1),
+    )
