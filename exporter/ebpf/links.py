@@ -69,7 +69,7 @@ def _attach(
 
 
 class _Several:
-    """Attachments, the last one first to go: the first filter made the qdisc that all sit on."""
+    """Attachments, the last one first to go."""
 
     def __init__(self) -> None:
         self._attached: list[Attachment] = []

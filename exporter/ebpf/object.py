@@ -74,8 +74,8 @@ class Log:
     The verifier's log. That of a refused program is always kept, whatever ``level`` is.
 
     Args:
-        level: Of programs that are accepted: 0 nothing, 1 the path taken, 2 every instruction with
-            its state, 4 only statistics (may be added to 1 or 2).
+        level: Of programs that are accepted: 0 nothing, 2 every instruction with its state; 1 and 4
+            only statistics: 4 may be added to others, and 1 is what refused programs are given.
         octets: Room to begin with, for each program; grown until the log fits. At least 128.
     """
 

@@ -218,7 +218,7 @@ class Program:
 
         Raises:
             BpfError: EEXIST if the path is taken, EPERM or ENOENT if it is not in a BPF file
-                system, EBADF if the program is closed.
+                system, EINVAL if the program is closed.
         """
         try:
             _libbpf.library().bpf_obj_pin(self.fd, os.fsencode(path))

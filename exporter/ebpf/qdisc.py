@@ -13,7 +13,7 @@ from typing import Any
 from exporter.ebpf import _libbpf
 from exporter.ebpf.errors import AttachRefused, BpfError
 from exporter.ebpf.kinds import Direction
-from exporter.ebpf.netns import entered
+from exporter.ebpf.netns import entered, inode
 
 log = logging.getLogger(__name__)
 
@@ -61,23 +61,27 @@ def filters(ifindex: int, direction: Direction, netns: str | None = None) -> lis
     Raises:
         OSError: If the namespace is gone.
     """
-    with entered(netns), netlink() as route:
-        found = [_filter(m) for m in route.get_filters(index=ifindex, parent=PARENT[direction])]
-    # Each priority also says its name, without a filter.
-    return [one for one in found if one.handle]
+    with entered(netns):
+        with netlink() as route:
+            messages = list(route.get_filters(index=ifindex, parent=PARENT[direction]))
+        # Each priority also says its name, without a filter.
+        return [_filter(m, ifindex, direction) for m in messages if m["handle"]]
+
+
+#: The qdiscs that this process made: (inode of the namespace, interface).
+_made: set[tuple[int, int]] = set()
 
 
 class Qdisc:
     """
-    The clsact qdisc of an interface. Made if it is missing, and then deleted on :meth:`close`
-    unless somebody uses it.
+    The clsact qdisc of an interface. Made if it is missing. If it was made by this process, it goes
+    with the first :meth:`close` that finds nobody using it.
 
     Make one with :meth:`ensure`.
     """
 
-    def __init__(self, ifindex: int, *, made: bool, replaced: str | None = None) -> None:
+    def __init__(self, ifindex: int, replaced: str | None = None) -> None:
         self.ifindex = ifindex
-        self.made = made
         self.replaced = replaced
 
     @classmethod
@@ -94,7 +98,7 @@ class Qdisc:
         """
         kind = _kind(ifindex)
         if kind == "clsact":
-            return cls(ifindex, made=False)
+            return cls(ifindex)
         if kind is not None and not clobber:
             raise AttachRefused(
                 f"attach to interface {ifindex}",
@@ -104,14 +108,19 @@ class Qdisc:
         if kind is not None:
             _delete(kind, ifindex)
             log.warning("interface %d: the %s qdisc was replaced by clsact", ifindex, kind)
-        return cls(ifindex, made=_make(ifindex), replaced=kind)
+        if _make(ifindex):
+            _made.add((inode(), ifindex))
+        return cls(ifindex, kind)
 
     def close(self) -> None:
-        """Delete it if it was made here and has no filters. Again is fine."""
-        made, self.made = self.made, False
-        if made and _kind(self.ifindex) == "clsact":
-            if any(filters(self.ifindex, direction) for direction in _POINT):
-                return
+        """Delete it if it was made by this process and has no filters. Again is fine."""
+        key = (inode(), self.ifindex)
+        if key not in _made:
+            return
+        if _kind(self.ifindex) != "clsact":
+            _made.discard(key)
+        elif not any(filters(self.ifindex, direction) for direction in _POINT):
+            _made.discard(key)
             _delete("clsact", self.ifindex)
 
 
@@ -161,9 +170,9 @@ def _kind(ifindex: int) -> str | None:
     return None
 
 
-def _filter(message: Any) -> Filter:
-    kind, options = str(message.get("kind")), message.get("options")
+def _filter(message: Any, ifindex: int, direction: Direction) -> Filter:
     priority, protocol = message["info"] >> 16, socket.ntohs(message["info"] & 0xFFFF)
+    kind, options = str(message.get_attr("TCA_KIND")), message.get_attr("TCA_OPTIONS")
     if kind != "bpf" or options is None:
         return Filter(priority, message["handle"], kind, protocol)
     return Filter(
@@ -171,7 +180,18 @@ def _filter(message: Any) -> Filter:
         message["handle"],
         kind,
         protocol,
-        str(options.get("name") or ""),
-        int(options.get("id") or 0),
-        bool((options.get("flags") or 0) & 1),
+        str(options.get_attr("TCA_BPF_NAME") or ""),
+        _program_id(ifindex, direction, priority, message["handle"]),
+        bool((options.get_attr("TCA_BPF_FLAGS") or 0) & 1),
     )
+
+
+def _program_id(ifindex: int, direction: Direction, priority: int, handle: int) -> int:
+    """0 if it is gone meanwhile, or sees only one protocol, which libbpf cannot ask for."""
+    found = _libbpf.sized(_libbpf.TcOptions)
+    found.handle, found.priority = handle, priority
+    try:
+        _libbpf.library().bpf_tc_query(hook(ifindex, direction), _libbpf.ref(found))
+    except OSError:
+        return 0
+    return int(found.prog_id)

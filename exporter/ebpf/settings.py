@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsIndex
+from numbers import Integral
+from typing import Any
 
 from exporter.ebpf.btf import Array, Enum, Int, Member, Struct, Type
 
@@ -50,7 +51,7 @@ def encode(kind: Type | None, size: int, value: Setting, current: bytes = b"") -
 
 def _octets(value: Setting) -> bytes | None:
     """What a buffer holds; of a NumPy number ``None``: it is a number and may change its width."""
-    if isinstance(value, SupportsIndex):
+    if isinstance(value, Integral):
         return None
     try:
         return bytes(memoryview(value))

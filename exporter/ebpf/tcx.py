@@ -33,7 +33,7 @@ class Anchor:
     Args:
         place: ``head``, ``tail``, or ``before`` or ``after`` another.
         link_id: The other one, by its link; see :func:`query`.
-        program_id: The other one, by its program, of those attached without a link.
+        program_id: The other one, by its program.
 
     Raises:
         ValueError: If ``before`` and ``after`` do not name exactly one, or ``head`` and ``tail``
@@ -168,10 +168,15 @@ class TcxLink:
         Raises:
             BpfError: ENOLINK if it is off already, as when the interface is gone; EBADF if closed.
         """
+        phase = f"detach from {self._where}"
         try:
+            # The kernel has no word for a link that is off already but this.
+            attached = _libbpf.info(_libbpf.LinkInfo, self.fd).ifindex
             _libbpf.library().bpf_link_detach(self.fd)
         except OSError as err:
-            raise BpfError(f"detach from {self._where}", err.errno or 0) from err
+            raise BpfError(phase, err.errno or 0) from err
+        if not attached:
+            raise BpfError(phase, errnos.ENOLINK, "it is off already")
 
     def close(self) -> None:
         """

@@ -29,7 +29,9 @@ _IF_NOEXIST, _SKB, _DRV, _HW, _REPLACE = (1 << bit for bit in range(5))
 _FLAGS: dict[Mode, int] = {"auto": 0, "generic": _SKB, "native": _DRV, "offload": _HW}
 #: XDP_ATTACHED_*: what a query says of one program.
 _MODES: dict[int, Mode] = {1: "native", 2: "generic", 3: "offload"}
-_GONE = (errnos.ENODEV, errnos.ENXIO, errnos.ENOENT, errnos.EINVAL, errnos.EEXIST)
+#: Another program, or a link, is there.
+_TAKEN = (errnos.EEXIST, errnos.EBUSY)
+_GONE = (errnos.ENODEV, errnos.ENOENT, errnos.EINVAL, *_TAKEN)
 
 
 class XdpAction(enum.IntEnum):
@@ -160,6 +162,10 @@ class XdpAttachment:
             if there.ids() and (means == "link" or not replace):
                 raise _refused(ifindex, there)
             try:
+                own = os.dup(program.fd)
+            except OSError as err:
+                raise _failure(ifindex, mode, err) from err
+            try:
                 link_fd = -1
                 # A link takes no place that netlink holds.
                 if means != "netlink" and not there.ids():
@@ -167,8 +173,9 @@ class XdpAttachment:
                 if link_fd < 0:
                     _set(program.fd, ifindex, flags | (0 if replace else _IF_NOEXIST))
             except OSError as err:
+                os.close(own)
                 raise _failure(ifindex, mode, err) from err
-        return cls(ifindex, os.dup(program.fd), flags, link_fd, netns)
+        return cls(ifindex, own, flags, link_fd, netns)
 
     @property
     def means(self) -> Means:
@@ -242,10 +249,10 @@ class XdpAttachment:
             try:
                 _set(-1, self.ifindex, self._flags | _REPLACE, options)
             except OSError as err:
-                if err.errno != errnos.EEXIST:
+                if err.errno not in _TAKEN:
                     raise BpfError(phase, err.errno or 0) from err
                 raise AttachRefused(
-                    phase, errnos.EEXIST, "another program has taken its place and is left alone"
+                    phase, err.errno, "another program has taken its place and is left alone"
                 ) from err
 
     def _forget(self) -> None:
@@ -306,6 +313,6 @@ def _failure(ifindex: int, mode: Mode, err: OSError) -> BpfError:
         return FeatureMissing(
             phase, errnos.EOPNOTSUPP, f"its driver has no {mode} mode: auto or generic always work"
         )
-    if errno in (errnos.EBUSY, errnos.EEXIST):
+    if errno in _TAKEN:
         return AttachRefused(phase, errno, "another program is there, or a link holds the place")
     return BpfError(phase, errno)
