@@ -1,8 +1,8 @@
 """
 What it takes to get a program into the kernel: compiled ahead and loaded by libbpf, or by BCC.
 
-Each load is a process of its own; the loaders take turns. Times are of the import of the loader and
-of the load, without the interpreter's start; memory is the process's peak, VmHWM. The counter is the
+Each load is a process of its own; the loaders take turns. Times are of the loader's import and of
+the load, without the interpreter's start; memory is the process's peak, VmHWM. The counter is the
 same program on both sides, and each run checks that what was loaded counts; the flow program is the
 one that we ship.
 """

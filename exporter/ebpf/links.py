@@ -8,15 +8,19 @@ removes or replaces what others put there. See :mod:`exporter.ebpf.tcx` and
 
 from __future__ import annotations
 
+import errno as errnos
+import socket
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
 from exporter.ebpf.clsact import ClsactFilter
+from exporter.ebpf.errors import BpfError
 from exporter.ebpf.kinds import Direction
+from exporter.ebpf.netns import entered
 from exporter.ebpf.programs import Program
 from exporter.ebpf.tcx import Anchor, Place, TcxLink
 
-__all__ = ["Attachment", "Direction", "Hook", "attach"]
+__all__ = ["Attachment", "Direction", "Hook", "attach", "interface_index"]
 
 Hook = Literal["tcx", "tc"]
 
@@ -57,6 +61,25 @@ def attach(
         made.close()
         raise
     return made
+
+
+def interface_index(name: str, netns: str | None = None) -> int:
+    """
+    The number of an interface.
+
+    Args:
+        name: Such as ``eth0``.
+        netns: Path of a network namespace; ``None`` for the calling thread's.
+
+    Raises:
+        BpfError: ENODEV if there is no interface of that name.
+        OSError: If the namespace is gone.
+    """
+    with entered(netns):
+        try:
+            return socket.if_nametoindex(name)
+        except OSError as err:
+            raise BpfError(f"find interface {name}", errnos.ENODEV) from err
 
 
 def _attach(

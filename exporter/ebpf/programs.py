@@ -6,9 +6,9 @@ import errno as errnos
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from exporter.ebpf import _libbpf, _programs, kinds
 from exporter.ebpf.contexts import SKB_TYPES, SkbContext, XdpContext
@@ -74,7 +74,7 @@ class TestRun:
         duration_ns: The kernel's mean over the repeats.
         packet: The packet as the program left it after the last repeat.
         octets: Its length; more than ``packet`` holds if it outgrew the room.
-        context: Likewise, of types that have one.
+        context: Likewise, if one was given.
     """
 
     retval: int
@@ -239,7 +239,7 @@ class Program:
         Args:
             packet: A frame, at least 14 octets and less than a page.
             repeat: How often. All runs but the first see the packet as the one before left it.
-            cb: Up to five 32-bit words for ``skb->cb``, instead of those of ``context``.
+            cb: Up to five 32-bit words for ``skb->cb``, over those of ``context``.
             context: What the program finds besides the packet: :class:`SkbContext` for those that
                 see socket buffers, :class:`XdpContext` for XDP.
 
@@ -249,7 +249,6 @@ class Program:
 
         Source: net/bpf/test_run.c bpf_prog_test_run_skb(), bpf_prog_test_run_xdp().
         """
-        given = self._context(context, cb)
         options = _libbpf.sized(_libbpf.TestRunOptions)
         options.data_in = _libbpf.address(packet).value
         options.data_size_in = len(packet)
@@ -257,10 +256,11 @@ class Program:
         options.data_out = _libbpf.address(room).value
         options.data_size_out = len(room)
         options.repeat = repeat
-        if given is not None:
-            before, after = given.raw(len(packet)), given.raw(len(packet))
-            options.ctx_in, options.ctx_out = map(_libbpf.pointer_to, (before, after))
-            options.ctx_size_in = options.ctx_size_out = _libbpf.size_of(before)
+        # The kernel reads it before the run and writes it after the last one.
+        raw = self._context(context, cb, len(packet))
+        if raw is not None:
+            options.ctx_in = options.ctx_out = _libbpf.pointer_to(raw)
+            options.ctx_size_in = options.ctx_size_out = _libbpf.size_of(raw)
         try:
             _libbpf.library().bpf_prog_test_run_opts(self.fd, _libbpf.ref(options))
         except OSError as err:
@@ -271,27 +271,32 @@ class Program:
         return TestRun(
             retval=retval - (1 << 32) if retval >> 31 else retval,
             duration_ns=options.duration,
-            packet=bytes(room[: options.data_size_out]),
+            packet=bytes(memoryview(room)[: options.data_size_out]),
             octets=options.data_size_out,
-            context=given.of(after) if given is not None else None,
+            context=None if context is None else context.of(raw),
         )
 
     def _context(
-        self, context: SkbContext | XdpContext | None, cb: Sequence[int]
-    ) -> SkbContext | XdpContext | None:
+        self, context: SkbContext | XdpContext | None, cb: Sequence[int], length: int
+    ) -> Any:
         """What is given to the kernel: nothing to types that take nothing."""
         takes = SkbContext if self.spec.type in SKB_TYPES else XdpContext
-        has_one = takes is SkbContext or self.spec.type == "xdp"
-        if context is not None and not (has_one and isinstance(context, takes)):
-            raise BpfError(
-                f"test-run program {self.spec.name}",
-                errnos.EINVAL,
-                f"a program of type {self.spec.type} takes no {type(context).__name__}",
-            )
+        if context is not None:
+            if not isinstance(context, takes) or (takes is XdpContext and self.spec.type != "xdp"):
+                raise BpfError(
+                    f"test-run program {self.spec.name}",
+                    errnos.EINVAL,
+                    f"a program of type {self.spec.type} takes no {type(context).__name__}",
+                )
+            raw = context.raw(length)
+        elif takes is SkbContext:
+            raw = _libbpf.SkBuff()
+        else:
+            return None
         if takes is SkbContext:
-            base = context if isinstance(context, SkbContext) else SkbContext()
-            return replace(base, cb=tuple(cb)) if cb else base
-        return context
+            for index, word in enumerate(cb):
+                raw.cb[index] = word
+        return raw
 
     def _no_run(self, err: OSError) -> BpfError:
         phase = f"test-run program {self.spec.name}"
