@@ -257,6 +257,52 @@ class MapInfo(c.Structure):
     )
 
 
+class ProgramInfo(c.Structure):
+    """struct bpf_prog_info as far as ``verified_insns`` (5.16)."""
+
+    _fields_ = (
+        ("type", U32),
+        ("id", U32),
+        ("tag", c.c_uint8 * 8),
+        ("jited_prog_len", U32),
+        ("xlated_prog_len", U32),
+        ("jited_prog_insns", U64),
+        ("xlated_prog_insns", U64),
+        ("load_time", U64),
+        ("created_by_uid", U32),
+        ("nr_map_ids", U32),
+        ("map_ids", U64),
+        ("name", c.c_char * 16),
+        ("ifindex", U32),
+        ("gpl_compatible", U32, 1),
+        ("netns_dev", U64),
+        ("netns_ino", U64),
+        ("nr_jited_ksyms", U32),
+        ("nr_jited_func_lens", U32),
+        ("jited_ksyms", U64),
+        ("jited_func_lens", U64),
+        ("btf_id", U32),
+        ("func_info_rec_size", U32),
+        ("func_info", U64),
+        ("nr_func_info", U32),
+        ("nr_line_info", U32),
+        ("line_info", U64),
+        ("jited_line_info", U64),
+        ("nr_jited_line_info", U32),
+        ("line_info_rec_size", U32),
+        ("jited_line_info_rec_size", U32),
+        ("nr_prog_tags", U32),
+        ("prog_tags", U64),
+        ("run_time_ns", U64),
+        ("run_cnt", U64),
+        ("recursion_misses", U64),
+        ("verified_insns", U32),
+        ("attach_btf_obj_id", U32),
+        ("attach_btf_id", U32),
+        ("_pad", U32),
+    )
+
+
 def sized(structure: Any) -> Any:
     """A zeroed option structure that carries its own size, as libbpf wants it."""
     return structure(sz=c.sizeof(structure))

@@ -18,7 +18,7 @@ from exporter.ebpf.errors import AttachRefused, BpfError
 from exporter.ebpf.kinds import Direction
 from exporter.ebpf.netns import entered
 from exporter.ebpf.programs import Program
-from exporter.ebpf.qdisc import PARENT, Filter, Qdisc, filters, hook, netlink
+from exporter.ebpf.qdisc import PARENT, Filter, Qdisc, filters, netlink, tc_hook
 
 #: Handles from here on are ours to choose: far above those that the kernel counts up from 1.
 FIRST_HANDLE = 0x1600
@@ -161,7 +161,7 @@ class ClsactFilter:
         if not self._attached:
             raise BpfError(phase, errnos.ENOENT, "it is detached already")
         self._attached = False
-        where = hook(self.ifindex, self.direction)
+        where = tc_hook(self.ifindex, self.direction)
         try:
             found = _options(self.options)
             _libbpf.library().bpf_tc_query(where, _libbpf.ref(found))
@@ -173,6 +173,17 @@ class ClsactFilter:
             raise BpfError(phase, err.errno or 0) from err
         finally:
             self.qdisc.close()
+
+
+def free_priority(ifindex: int, direction: Direction) -> int:
+    """
+    Where a filter goes if nothing else is said: first on ingress, last on egress.
+
+    Args:
+        ifindex: An interface of the calling thread's network namespace.
+        direction: Which hook.
+    """
+    return _priority(filters(ifindex, direction), direction)
 
 
 def _failure(verb: str, ifindex: int, direction: Direction, err: OSError) -> BpfError:
@@ -209,7 +220,7 @@ def _add(program: Program, ifindex: int, direction: Direction, settled: FilterOp
     if settled.direct_action and not settled.name:
         options = _options(settled)
         options.prog_fd = program.fd
-        _libbpf.library().bpf_tc_attach(hook(ifindex, direction), _libbpf.ref(options))
+        _libbpf.library().bpf_tc_attach(tc_hook(ifindex, direction), _libbpf.ref(options))
         return
     # libbpf knows neither a name nor a filter that is not direct-action.
     from pyroute2.netlink.exceptions import NetlinkError

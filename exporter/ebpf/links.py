@@ -13,14 +13,26 @@ import socket
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
-from exporter.ebpf.clsact import ClsactFilter
+from exporter.ebpf.clsact import ClsactFilter, free_priority
 from exporter.ebpf.errors import BpfError
 from exporter.ebpf.kinds import Direction
 from exporter.ebpf.netns import entered
 from exporter.ebpf.programs import Program
+from exporter.ebpf.qdisc import delete_unused_clsact, ensure_clsact, tc_hook
 from exporter.ebpf.tcx import Anchor, Place, TcxLink
 
-__all__ = ["Attachment", "Direction", "Hook", "attach", "interface_index"]
+__all__ = [
+    "Attachment",
+    "Direction",
+    "Hook",
+    "attach",
+    "create_tcx",
+    "delete_unused_clsact",
+    "ensure_clsact",
+    "free_priority",
+    "interface_index",
+    "tc_hook",
+]
 
 Hook = Literal["tcx", "tc"]
 
@@ -82,13 +94,28 @@ def interface_index(name: str, netns: str | None = None) -> int:
             raise BpfError(f"find interface {name}", errnos.ENODEV) from err
 
 
+def create_tcx(program: Program, ifindex: int, direction: Direction) -> int:
+    """
+    A TCX link in the calling thread's network namespace, where :func:`attach` puts it.
+
+    Returns:
+        Its descriptor, the caller's: the kernel removes the link with the last one, or the pin.
+
+    Raises:
+        BpfError: ENODEV if the interface is gone; EINVAL where the kernel has no TCX.
+    """
+    anchor = Anchor(_PLACES[direction])
+    return TcxLink.attach(program, ifindex, direction, anchor=anchor).fd
+
+
 def _attach(
     program: Program, ifindex: int, direction: Direction, hook: Hook, netns: str | None
 ) -> Attachment:
-    if hook == "tcx":
-        anchor = Anchor(_PLACES[direction])
-        return TcxLink.attach(program, ifindex, direction, anchor=anchor, netns=netns)
-    return ClsactFilter.attach(program, ifindex, direction, netns=netns)
+    if hook == "tc":
+        return ClsactFilter.attach(program, ifindex, direction, netns=netns)
+    with entered(netns):
+        fd = create_tcx(program, ifindex, direction)
+    return TcxLink(fd, f"{direction} of interface {ifindex}")
 
 
 class _Several:

@@ -96,35 +96,53 @@ class Qdisc:
             AttachRefused: If there is one and ``clobber`` is not set.
             BpfError: ENODEV if the interface is gone.
         """
-        kind = _kind(ifindex)
-        if kind == "clsact":
-            return cls(ifindex)
-        if kind is not None and not clobber:
-            raise AttachRefused(
-                f"attach to interface {ifindex}",
-                errnos.EEXIST,
-                f"a qdisc of kind {kind} holds the place of clsact and is left alone",
-            )
-        if kind is not None:
-            _delete(kind, ifindex)
-            log.warning("interface %d: the %s qdisc was replaced by clsact", ifindex, kind)
-        if _make(ifindex):
+        made, replaced = _ensure(ifindex, clobber=clobber)
+        if made:
             _made.add((inode(), ifindex))
-        return cls(ifindex, kind)
+        return cls(ifindex, replaced)
 
     def close(self) -> None:
         """Delete it if it was made by this process and has no filters. Again is fine."""
         key = (inode(), self.ifindex)
         if key not in _made:
             return
-        if _kind(self.ifindex) != "clsact":
+        if delete_unused_clsact(self.ifindex):
             _made.discard(key)
-        elif not any(filters(self.ifindex, direction) for direction in _POINT):
-            _made.discard(key)
-            _delete("clsact", self.ifindex)
 
 
-def hook(ifindex: int, direction: Direction) -> Any:
+def ensure_clsact(ifindex: int) -> bool:
+    """
+    Have a clsact qdisc on an interface of the calling thread's network namespace.
+
+    Returns:
+        Whether it had to be made.
+
+    Raises:
+        AttachRefused: If a qdisc of another kind holds its place.
+        BpfError: If the kernel refuses otherwise.
+    """
+    return _ensure(ifindex, clobber=False)[0]
+
+
+def delete_unused_clsact(ifindex: int) -> bool:
+    """
+    Remove the clsact qdisc of an interface unless a filter is on it.
+
+    Returns:
+        Whether there is none any more, or never was.
+
+    Raises:
+        BpfError: If the kernel refuses.
+    """
+    if _kind(ifindex) != "clsact":
+        return True
+    if any(filters(ifindex, direction) for direction in _POINT):
+        return False
+    _delete("clsact", ifindex)
+    return True
+
+
+def tc_hook(ifindex: int, direction: Direction) -> Any:
     """A struct bpf_tc_hook, by reference."""
     hook = _libbpf.sized(_libbpf.TcHook)
     hook.ifindex = ifindex
@@ -132,15 +150,27 @@ def hook(ifindex: int, direction: Direction) -> Any:
     return _libbpf.ref(hook)
 
 
-def _make(ifindex: int) -> bool:
-    """Whether there was none."""
+def _ensure(ifindex: int, *, clobber: bool) -> tuple[bool, str | None]:
+    """Whether it was made, and the kind of what it replaced."""
+    kind = _kind(ifindex)
+    if kind == "clsact":
+        return False, None
+    if kind is not None and not clobber:
+        raise AttachRefused(
+            f"attach to interface {ifindex}",
+            errnos.EEXIST,
+            f"a qdisc of kind {kind} holds the place of clsact and is left alone",
+        )
+    if kind is not None:
+        _delete(kind, ifindex)
+        log.warning("interface %d: the %s qdisc was replaced by clsact", ifindex, kind)
     try:
-        _libbpf.library().bpf_tc_hook_create(hook(ifindex, "ingress"))
+        _libbpf.library().bpf_tc_hook_create(tc_hook(ifindex, "ingress"))
     except OSError as err:
         if err.errno == errnos.EEXIST:
-            return False
+            return False, kind
         raise BpfError(f"make a clsact qdisc on interface {ifindex}", err.errno or 0) from err
-    return True
+    return True, kind
 
 
 def _delete(kind: str, ifindex: int) -> None:
@@ -191,7 +221,7 @@ def _program_id(ifindex: int, direction: Direction, priority: int, handle: int) 
     found = _libbpf.sized(_libbpf.TcOptions)
     found.handle, found.priority = handle, priority
     try:
-        _libbpf.library().bpf_tc_query(hook(ifindex, direction), _libbpf.ref(found))
+        _libbpf.library().bpf_tc_query(tc_hook(ifindex, direction), _libbpf.ref(found))
     except OSError:
         return 0
     return int(found.prog_id)
