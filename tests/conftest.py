@@ -38,7 +38,7 @@ def _descriptors() -> set[str]:
             target = str(entry.readlink())
         except FileNotFoundError:
             continue
-        if target.startswith(("anon_inode:bpf", "net:")):
+        if target.startswith(("anon_inode:bpf", "anon_inode:[perf_event]", "net:")):
             found.add(f"{entry.name} -> {target}")
     return found
 
