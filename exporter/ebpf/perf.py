@@ -200,16 +200,16 @@ class PerfBuffer:
         Raises:
             ValueError: As :meth:`take`.
         """
-        waiter = self._waiting()
+        waiter, pending = self._waiting(), self._pending
         while not waiter.stopped:
+            # Without the lock: there is one reader, and it is here.
+            if pending:
+                yield pending.popleft()
+                continue
             with self._lock:
-                if not self._pending:
-                    self._pending.extend(self._take())
-                sample = self._pending.popleft() if self._pending else None
-            if sample is None:
+                pending.extend(self._take())
+            if not pending:
                 waiter.wait()
-            else:
-                yield sample
 
     def stop(self) -> None:
         """End all waiting, from any thread, now and from now on. Does not block."""

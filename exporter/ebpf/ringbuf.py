@@ -150,16 +150,17 @@ class RingBuffer:
         Raises:
             OSError: If the data cannot be mapped.
         """
-        waiter = self._waiting()
+        waiter, pending = self._waiting(), self._pending
         while not waiter.stopped:
+            # Without the lock: there is one reader, and it is here.
+            if pending:
+                yield pending.popleft()
+                continue
             with self._lock:
-                if not self._pending and not self._closed:
-                    self._pending.extend(self._take())
-                record = self._pending.popleft() if self._pending else None
-            if record is None:
+                if not self._closed:
+                    pending.extend(self._take())
+            if not pending:
                 waiter.wait()
-            else:
-                yield record
 
     def stop(self) -> None:
         """End all waiting, from any thread, now and from now on. Does not block."""
@@ -238,12 +239,13 @@ def _split(octets: memoryview, words: memoryview) -> tuple[list[bytes], int]:
     busy, discarded = int(_BUSY), int(_DISCARDED)
     while at < end:
         length = words[at >> 2]
-        if length & busy:
-            break
         begin = at + _HEADER_OCTETS
-        at = (begin + (length & ~discarded) + 7) & ~7
-        if not length & discarded:
-            places.append((begin, begin + length))
+        if length < discarded:  # neither bit is set
+            places.append(slice(begin, begin + length))
+        elif length & busy:
+            break
+        else:
+            length -= discarded
+        at = (begin + length + 7) & ~7
     barrier()
-    content = bytes(octets[:at])
-    return [content[begin:stop] for begin, stop in places], at
+    return list(map(bytes(octets[:at]).__getitem__, places)), at

@@ -113,8 +113,29 @@ def test_following(program: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "close"])
+def test_ending_a_wait(program: Path, end: str) -> None:
+    """Readers that wait return at once when another thread stops or closes, and wait no more."""
+    with sending(program, "send_ring") as sender:
+        ring = RingBuffer(sender.maps["ring"])
+        answers: list[bool] = []
+        waiting = [
+            threading.Thread(target=lambda: answers.append(ring.wait())),
+            threading.Thread(target=lambda: answers.extend(True for _ in ring.follow())),
+        ]
+        for thread in waiting:
+            thread.start()
+        time.sleep(0.05)
+        getattr(ring, end)()
+        for thread in waiting:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert answers == [False]
+        ring.close()
+
+
+@pytest.mark.parametrize("end", ["stop", "close"])
 def test_stopping_from_another_thread(program: Path, end: str) -> None:
-    """A reader that waits, and one that has stopped reading, end without a deadlock."""
+    """A reader that has stopped reading is no deadlock: it is given nothing more."""
     with sending(program, "send_ring") as sender:
         ring = RingBuffer(sender.maps["ring"])
         read: list[int] = []
@@ -126,18 +147,14 @@ def test_stopping_from_another_thread(program: Path, end: str) -> None:
                 busy.set()
                 assert go_on.wait(10)
 
-        waiting = threading.Thread(target=ring.wait)
         reading = threading.Thread(target=reader)
-        waiting.start()
         reading.start()
-        time.sleep(0.05)
         sender.send(5)
         assert busy.wait(10)
         getattr(ring, end)()
         go_on.set()
-        for thread in (waiting, reading):
-            thread.join(10)
-            assert not thread.is_alive()
+        reading.join(10)
+        assert not reading.is_alive()
         assert read == [0]
         ring.close()
         ring.stop()
