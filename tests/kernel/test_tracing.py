@@ -71,7 +71,9 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "target.c").write_text(TARGET)
     # Fixed addresses too: the file's offsets differ from the addresses.
     for name, options in (("target", []), ("fixed", ["-no-pie"])):
-        subprocess.run(["gcc", "-O1", *options, "-o", name, "target.c"], check=True, cwd=directory)
+        subprocess.run(
+            ["clang", "-O1", *options, "-o", name, "target.c"], check=True, cwd=directory
+        )
     return directory
 
 

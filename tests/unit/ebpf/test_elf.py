@@ -31,7 +31,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "one.c").write_text(SOURCE)
     (directory / "two.c").write_text(SECOND)
     subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-O1", "-o", "library.so", "one.c", "two.c"],
+        ["clang", "-shared", "-fPIC", "-O1", "-o", "library.so", "one.c", "two.c"],
         cwd=directory, check=True,
     )  # fmt: skip
     subprocess.run(["strip", "-o", "stripped.so", "library.so"], cwd=directory, check=True)
