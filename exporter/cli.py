@@ -149,10 +149,13 @@ def _ledger(parsed: argparse.Namespace) -> int:
 def _ledger_text(ledger: dict[str, Any]) -> str:
     """The balance as a table: packets and octets of every account."""
     kernel = dict(ledger["kernel"])
-    lost = kernel.pop("lost")
+    lost, earlier = kernel.pop("lost"), ledger["earlier_agents"]
     rows: list[tuple[str, dict[str, int] | None]] = [("seen", kernel.pop("seen"))]
     rows += [(f"  {name.replace('_', ' ')}", tally) for name, tally in kernel.items()]
     rows += [(f"  lost, {why.replace('_', ' ')}", tally) for why, tally in lost.items()]
+    if any(tally["packets"] for tally in earlier.values()):
+        rows += [("drained by earlier agents", earlier["settled"])]
+        rows += [("lost with earlier agents", earlier["lost"])]
     rows += [("still in the kernel", ledger["held_in_kernel"]), ("drained", ledger["drained"])]
     rows += [("  deduplicated", ledger["deduplicated"]), ("  published", ledger["published"])]
     for name, sink in ledger["sinks"].items():
@@ -166,6 +169,21 @@ def _ledger_text(ledger: dict[str, Any]) -> str:
             lines.append(f"{name:<{width}}  {tally['packets']:>16,}  {tally['octets']:>20,}")
     lines.append("the ledger closes" if ledger["closes"] else "THE LEDGER DOES NOT CLOSE")
     return "\n".join(lines)
+
+
+def _unpin(parsed: argparse.Namespace) -> int:
+    from exporter.capture.store import unpin_all
+
+    _require_privileges("unpin")
+    left = unpin_all(_config(parsed).capture.pin or "auto")
+    if left is None:
+        print("nothing is pinned", file=sys.stderr)
+        return DONE
+    print(
+        f"detached from {left.points} hook(s); packets counted and never read: {left.unread}",
+        file=sys.stderr,
+    )
+    return DONE
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
@@ -217,6 +235,7 @@ _FLAGS = {
     "sampling": ("capture", "sampling"),
     "gso": ("capture", "gso"),
     "clock": ("capture", "clock"),
+    "pin": ("capture", "pin"),
     "dedupe": ("dedupe", "mode"),
     "agent_address": ("agent", "address"),
     "metrics_address": ("metrics", "address"),
@@ -269,6 +288,10 @@ def parser() -> argparse.ArgumentParser:
     ledger = _command(commands, "ledger", _ledger, "the balance of a running agent")
     ledger.add_argument("--pid", type=int, help="of the agent, if several are running")
     ledger.add_argument("--json", action="store_true", help="JSON, also on a terminal")
+
+    unpin = _command(commands, "unpin", _unpin, "remove what 'run --pin' left behind")
+    unpin.add_argument("pin", nargs="?", metavar="PATH", help="default: as for run --pin")
+    _add_config_flag(unpin)
 
     doctor = _command(commands, "doctor", _doctor, "what this host can do")
     doctor.add_argument("--json", action="store_true", help="JSON, also on a terminal")
@@ -340,6 +363,14 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="SINK",
         help="stdout (default), null or grpc://HOST:PORT; may be repeated",
+    )
+    add(
+        "--pin",
+        nargs="?",
+        const="auto",
+        metavar="PATH",
+        help="stay attached when the agent ends, for its successor; "
+        "default PATH: /sys/fs/bpf/flow-exporter",
     )
     _add_schema_flag(parser)
     add("--metrics-address", metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz there")

@@ -4,11 +4,12 @@ The counters that must balance: what every packet became, from the hook to the d
 ::
 
     seen     = aggregated + ring + filtered + sampled out + not IP + malformed + lost     kernel
-    drained  = aggregated + ring - still in the kernel's maps                             capture
+    drained  = aggregated + ring - still in the kernel's maps - earlier agents'           capture
     drained  = deduplicated away + published                                              dedupe
     queued   = delivered + dropped + pending                     for each sink            fan-out
 
-Packets and octets, exactly. Octets are L2.
+Packets and octets, exactly. Octets are L2. With ``capture.pin`` the kernel's counts go on where an
+earlier agent ended; what that one delivered, and what ended with it, are accounts of their own.
 """
 
 from __future__ import annotations
@@ -50,6 +51,15 @@ class KernelCounts:
     flows_created: int = 0
     fragments_unmatched: int = 0
 
+    def __add__(self, other: KernelCounts) -> KernelCounts:
+        names = [*self.outcomes, *(name for name in other.outcomes if name not in self.outcomes)]
+        return KernelCounts(
+            self.seen + other.seen,
+            {name: self.outcome(name) + other.outcome(name) for name in names},
+            self.flows_created + other.flows_created,
+            self.fragments_unmatched + other.fragments_unmatched,
+        )
+
     def outcome(self, name: str) -> Tally:
         """One outcome; zero if the kernel has not been asked."""
         return self.outcomes.get(name, Tally())
@@ -88,6 +98,20 @@ class SinkCounts:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """
+    What earlier agents did with packets that the kernel's counts include.
+
+    Args:
+        settled: Drained and delivered, or dropped and counted.
+        lost: Drained, and ended with the agent.
+    """
+
+    settled: Tally = Tally()
+    lost: Tally = Tally()
+
+
+@dataclass(frozen=True)
 class Balance:
     """The ledger at one moment."""
 
@@ -97,15 +121,22 @@ class Balance:
     published: Totals
     sinks: Mapping[str, SinkCounts]
     final: bool
+    carried: Carried = Carried()
+
+    @property
+    def held(self) -> Tally:
+        """Recorded by the kernel and not drained yet."""
+        earlier = self.carried.settled + self.carried.lost
+        return self.kernel.recorded - earlier - _tally(self.drained)
 
     def problems(self) -> list[str]:
         """One line for each account that does not balance; empty when the ledger closes."""
         found = []
         if self.kernel.seen != self.kernel.accounted:
             found.append(_unequal("seen", self.kernel.seen, "outcomes", self.kernel.accounted))
-        recorded, drained = self.kernel.recorded, _tally(self.drained)
-        held = recorded - drained
+        held, drained = self.held, _tally(self.drained)
         if held.packets < 0 or held.octets < 0 or (self.final and held != Tally()):
+            recorded = held + drained
             found.append(_unequal("aggregated + ring", recorded, "drained", drained))
         passed_on = self.deduplicated + self.published
         if _tally(self.drained) != _tally(passed_on):
@@ -143,7 +174,11 @@ class Balance:
             "problems": problems,
             "final": self.final,
             "kernel": {"seen": _pair(self.kernel.seen), **outcomes, "lost": lost},
-            "held_in_kernel": _pair(self.kernel.recorded - _tally(self.drained)),
+            "earlier_agents": {
+                "settled": _pair(self.carried.settled),
+                "lost": _pair(self.carried.lost),
+            },
+            "held_in_kernel": _pair(self.held),
             "flows_created": self.kernel.flows_created,
             "fragments_unmatched": self.kernel.fragments_unmatched,
             "drained": _triple(self.drained),
@@ -182,7 +217,25 @@ class Ledger:
         self._deduplicated = Totals()
         self._published = Totals()
         self._sinks: dict[str, Callable[[], SinkCounts]] = {}
-        self._final: KernelCounts | None = None
+        self._last: KernelCounts | None = None
+        self._final = False
+        self._carried = Carried()
+
+    def carry(self, carried: Carried) -> None:
+        """Go on where earlier agents ended."""
+        self._carried = carried
+
+    def settled(self) -> Tally:
+        """
+        Packets of this agent's drains that wait for no sink any more. Only within a booking.
+
+        A packet that waits for two sinks waits once: queues are in order, so what waits for the
+        slowest one includes what waits for the others.
+        """
+        waiting = [counts().pending for counts in self._sinks.values()]
+        packets = max((one.packets for one in waiting), default=0)
+        octets = max((one.octets for one in waiting), default=0)
+        return _tally(self._drained) - Tally(packets, octets)
 
     def add_sink(self, name: str, counts: Callable[[], SinkCounts]) -> None:
         """Follow a sink's queue under a name."""
@@ -200,9 +253,20 @@ class Ledger:
         self._published += published
         self._deduplicated += drained - published
 
-    def close_kernel(self) -> None:
-        """The hooks are empty and the maps drained: from now on the kernel's counts stand still."""
-        self._final = self._kernel()
+    def close_kernel(self, *, counts_on: bool = False) -> None:
+        """
+        From now on the kernel's counts stand still: the hooks are empty and the maps drained.
+
+        Args:
+            counts_on: The program counts on, for a successor: what it holds by now is the last we
+                know of it.
+        """
+        counts = self._kernel()
+        for _ in range(self._READS):
+            if counts.seen == counts.accounted:
+                break
+            counts = self._kernel()
+        self._last, self._final = counts, not counts_on
 
     def balance(self) -> Balance:
         """All accounts at one moment."""
@@ -216,12 +280,13 @@ class Ledger:
 
     def _read(self) -> Balance:
         return Balance(
-            kernel=self._final or self._kernel(),
+            kernel=self._last or self._kernel(),
             drained=self._drained,
             deduplicated=self._deduplicated,
             published=self._published,
             sinks={name: counts() for name, counts in self._sinks.items()},
-            final=self._final is not None,
+            final=self._final,
+            carried=self._carried,
         )
 
 

@@ -15,9 +15,11 @@ from collections import Counter
 from collections.abc import Callable
 
 from exporter.batch.batch import FlowBatch, FlowEndReason
+from exporter.batch.clock import unix_offset_ns
 from exporter.capture.drain import Drain
 from exporter.capture.fetcher import FlowFetcher
 from exporter.capture.interfaces import InterfaceWatcher
+from exporter.capture.store import PinStore
 from exporter.config import Config, SinkConfig
 from exporter.dedupe.dedupe import Deduper
 from exporter.enrich.base import Enricher
@@ -50,7 +52,8 @@ class Pipeline:
 
     def __init__(self, config: Config, on_closed: Callable[[], None] = lambda: None) -> None:
         self._config = config
-        self.fetcher = FlowFetcher(config.capture)
+        self._store = PinStore(config.capture.pin) if config.capture.pin else None
+        self.fetcher = FlowFetcher(config.capture, store=self._store)
         self.watcher = InterfaceWatcher(config.capture, self.fetcher)
         self._drain = Drain(self.fetcher)
         self._deduper = Deduper(config.dedupe)
@@ -60,7 +63,7 @@ class Pipeline:
         )
         self.ledger = Ledger(self.fetcher.counts)
         self.router = Router(
-            [_worker(sink, on_closed) for sink in named(config.sinks)], self.ledger
+            [_worker(sink, on_closed, self._settle) for sink in named(config.sinks)], self.ledger
         )
         self._drains: Counter[str] = Counter()
 
@@ -75,6 +78,7 @@ class Pipeline:
             self.fetcher.open()
             self.router.start()
             self.watcher.start()
+            self._take_over()
             log.info("capturing on %d interface(s)", self.fetcher.points())
         except BaseException:
             self.watcher.close()
@@ -99,18 +103,37 @@ class Pipeline:
         for enricher in self._enrichers:
             batch = enricher.apply(batch)
         self.router.publish(batch, drained)
+        self._settle()
         return batch
 
     def stop(self) -> None:
-        """Detach, drain what is left, let the sinks deliver it, unload. In data order."""
+        """
+        Detach, drain what is left, let the sinks deliver it, unload. In data order.
+
+        What is pinned stays attached and goes on counting.
+        """
         self.watcher.close()
-        self.fetcher.detach()
+        if self._store is None:
+            self.fetcher.detach()
         try:
             self.tick(FlowEndReason.FORCED_END)
-            self.ledger.close_kernel()
+            self.ledger.close_kernel(counts_on=self._store is not None)
         finally:
             self.router.stop(self._config.shutdown_timeout)
+            self._settle()
             self.fetcher.close()
+
+    def _take_over(self) -> None:
+        """From an agent that left its pins behind."""
+        if self._store is not None:
+            self.fetcher.take_over(unix_offset_ns())
+            self.ledger.carry(self._store.carried)
+
+    def _settle(self) -> None:
+        """Keep what the sinks need no more: a successor counts the rest as lost with us."""
+        if self._store is not None:
+            with self.ledger.booking():
+                self._store.settle(self.ledger.settled())
 
     def reading(self) -> Reading:
         """What the metrics are made of."""
@@ -160,5 +183,8 @@ def _sink(config: SinkConfig) -> Sink:
     return NullSink(config.name)
 
 
-def _worker(config: SinkConfig, on_closed: Callable[[], None]) -> SinkWorker:
-    return SinkWorker(_sink(config), BatchQueue(config.queue), config.retry, on_closed)
+def _worker(
+    config: SinkConfig, on_closed: Callable[[], None], on_settled: Callable[[], None]
+) -> SinkWorker:
+    queue = BatchQueue(config.queue)
+    return SinkWorker(_sink(config), queue, config.retry, on_closed, on_settled)

@@ -88,7 +88,8 @@ class Service:
     def _loop(self) -> None:
         interval = self._config.capture.drain_interval
         threshold = self._config.capture.fill_threshold
-        due = time.monotonic() + interval
+        # At once if an earlier agent left something: it waits for its readers already.
+        due = time.monotonic() + (0 if self._config.capture.pin else interval)
         while not self._stopping:
             now = time.monotonic()
             if now >= due:
@@ -130,11 +131,13 @@ class Service:
         balance = self.pipeline.ledger.balance()
         published = balance.published
         lost = balance.kernel.lost.packets
+        earlier = balance.carried.lost.packets
         dropped = sum(counts.dropped_total.flows for counts in balance.sinks.values())
         print(
             f"flows: {published.flows}  packets: {published.packets}  "
             f"octets: {published.octets}  lost: {lost}"
-            + (f"  dropped by sinks: {dropped} flows" if dropped else ""),
+            + (f"  dropped by sinks: {dropped} flows" if dropped else "")
+            + (f"  lost with earlier agents: {earlier}" if earlier else ""),
             file=sys.stderr,
         )
         problems = balance.problems()

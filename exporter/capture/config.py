@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -53,6 +54,9 @@ class CaptureConfig(BaseModel):
             of two, at least a page. 16 MiB hold 131,072 packets.
         sampling: 1 in N packets is taken.
         gso: ``segments`` counts a super-packet as the packets on the wire, ``packet`` as one.
+        pin: Where maps and attachments are kept when the agent ends, so that its successor goes on
+            without a gap: a path in a BPF file system; ``auto`` is /sys/fs/bpf/flow-exporter.
+            Empty leaves nothing behind.
         clock: ``coarse`` costs about 15 ns a packet less; a flow's start is exact, its end up to a
             kernel tick (1-10 ms) early. ``auto`` is coarse where the kernel has it.
     """
@@ -74,6 +78,7 @@ class CaptureConfig(BaseModel):
     ring_size: Octets = Field(16 << 20, ge=4096, le=1 << 30)
     sampling: int = Field(1, ge=1, le=1 << 31)
     gso: Literal["segments", "packet"] = "segments"
+    pin: str = ""
     clock: Literal["auto", "precise", "coarse"] = "auto"
 
     @field_validator("ring_size")
@@ -82,6 +87,17 @@ class CaptureConfig(BaseModel):
         if octets & (octets - 1):
             raise ValueError(f"must be a power of two, such as {1 << (octets.bit_length() - 1)}")
         return octets
+
+    @field_validator("pin")
+    @classmethod
+    def _is_pin_path(cls, text: str) -> str:
+        if text not in ("", "auto"):
+            path = PurePosixPath(text)
+            if not path.is_absolute() or ".." in path.parts:
+                raise ValueError("must be 'auto' or an absolute path")
+            if "." in path.name:
+                raise ValueError("names in a BPF file system have no dots")
+        return text
 
     def capacity(self) -> int:
         """Flows that each of the two flow maps holds."""

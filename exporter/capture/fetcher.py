@@ -14,32 +14,33 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
-
-import numpy as np
+from typing import Self
 
 from exporter.abi.check import check
-from exporter.abi.layout import (
-    COUNTERS,
-    FLOW_KEY,
-    FLOW_RECORD,
-    FLOW_STATS,
-    FlowDirection,
-    Outcome,
-)
+from exporter.abi.layout import FLOW_RECORD, FlowDirection
 from exporter.batch.batch import FlowBatch, concatenate
-from exporter.batch.build import accumulate, allocate, empty_batch, fold_per_cpu
+from exporter.batch.build import accumulate
 from exporter.capture.config import CaptureConfig, entry_octets
+from exporter.capture.inherit import inherit
+from exporter.capture.places import NamespaceNumbers, Spot
+from exporter.capture.reader import (
+    FlowReader,
+    all_counters,
+    counters_of,
+    kernel_counts,
+    read_ring,
+)
+from exporter.capture.store import PinStore
 from exporter.ebpf import features
 from exporter.ebpf.cpus import possible_cpus
 from exporter.ebpf.links import Attachment, Direction, Hook, attach
-from exporter.ebpf.maps import BatchCursor, Map
+from exporter.ebpf.maps import Map
 from exporter.ebpf.object import Object, ObjectSpec
 from exporter.ebpf.pressure import Pressure
 from exporter.ebpf.programs import Program
 from exporter.ebpf.ringbuf import RingBuffer
 from exporter.errors import CaptureError
-from exporter.ledger import KernelCounts, Tally
+from exporter.ledger import KernelCounts
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +48,7 @@ OBJECT_PATH = Path(__file__).with_name("flow.bpf.o")
 
 _FLOW_MAPS = ("flow_stats_a", "flow_stats_b")
 _SLOT = (0).to_bytes(4, "little")
-#: Octets of the buffer that a batch of per-CPU values is copied into. More rows a call gain
-#: nothing.
-_BATCH_OCTETS = 1 << 20
 _DIRECTIONS = (FlowDirection.FLOW_INGRESS, FlowDirection.FLOW_EGRESS)
-_OUTCOMES = tuple(o for o in Outcome if o is not Outcome.OUTCOMES)
 
 
 @dataclass(frozen=True)
@@ -88,12 +85,19 @@ class FlowFetcher:
         config: What to capture. Nothing happens before :meth:`open`.
         object_path: The compiled program.
         replay: The program takes lengths and times from ``skb->cb`` (see struct replay_context).
+        store: Keeps maps and attachments when the agent ends; ``None`` leaves nothing behind.
     """
 
     def __init__(
-        self, config: CaptureConfig, object_path: Path = OBJECT_PATH, *, replay: bool = False
+        self,
+        config: CaptureConfig,
+        object_path: Path = OBJECT_PATH,
+        *,
+        replay: bool = False,
+        store: PinStore | None = None,
     ) -> None:
         self.config = config
+        self.store = store
         self.capacity = 0
         self.hook: Hook = "tcx"
         self._path = object_path
@@ -106,8 +110,8 @@ class FlowFetcher:
         self._created_at_swap = 0
         self._ring: RingBuffer | None = None
         self._pressures: tuple[Pressure, ...] = ()
-        self._keys = np.empty(0, FLOW_KEY)
-        self._values = np.empty((0, 1), FLOW_STATS)
+        self._reader: FlowReader | None = None
+        self._inherited: FlowBatch | None = None
 
     def __enter__(self) -> Self:
         self.open()
@@ -122,7 +126,7 @@ class FlowFetcher:
 
         Raises:
             FeatureMissing: If the kernel lacks something that there is no way around.
-            CaptureError: If the object is not there.
+            CaptureError: If the object is not there, or the pins cannot be used.
             AbiMismatchError: If it was compiled from other headers.
             BpfError: If the kernel refuses it.
         """
@@ -134,21 +138,23 @@ class FlowFetcher:
         self._require_memory()
         self._spec = ObjectSpec.open(self._path)
         check(self._spec.btf)
+        if self.store is not None:
+            self.store.open(self._spec)
         self._objects[0] = self._load(number=0, share=None)
+        if self.store is not None:
+            self.store.publish(self._objects[0])
+            self.store.keep_programs(0, self._objects[0])
         self._ring = RingBuffer(self._map("flow_ring"), FLOW_RECORD)
         self._pressures = (
             Pressure(self._map(_FLOW_MAPS[0]).spec, name="flow_stats"),
             Pressure(self._map("flow_ring").spec),
         )
-        cpus = possible_cpus()
-        rows = max(min(_BATCH_OCTETS // (cpus * FLOW_STATS.itemsize), self.capacity), 1024)
-        self._keys = np.empty(rows, FLOW_KEY)
-        self._values = np.empty((rows, cpus), FLOW_STATS)
+        self._reader = FlowReader(self.capacity)
         log.info(
             "flow maps hold %d flows each (%.1f MiB of kernel memory for %d possible CPUs)",
             self.capacity,
             2 * self.capacity * entry_octets() / (1 << 20),
-            cpus,
+            possible_cpus(),
         )
 
     def register(self, interface: NetworkInterface) -> bool:
@@ -166,11 +172,31 @@ class FlowFetcher:
         with self._lock:
             if place in self._attached:
                 return False
-            programs = self._programs(interface)
-            self._attached[place] = attach(
-                programs, interface.index, self.hook, interface.namespace.path
-            )
+            programs, path = self._programs(interface), interface.namespace.path
+            if self.store is None:
+                self._attached[place] = attach(programs, interface.index, self.hook, path)
+            else:
+                spot = Spot(*place, interface.name, path)
+                self._attached[place] = self.store.places.attach(programs, spot, self.hook)
         return True
+
+    def take_over(self, offset_ns: int = 0) -> None:
+        """
+        Once everything chosen is observed: end what earlier agents left behind on other interfaces,
+        and read what their programs counted. It is in the next :meth:`lookup_and_delete_map`.
+
+        Args:
+            offset_ns: Added to the kernel's times; see ``batch.clock``.
+
+        Raises:
+            BpfError: If the kernel refuses.
+        """
+        if self.store is None:
+            return
+        assert self._reader is not None, "open() comes first"
+        with self._lock:
+            self.store.places.release_unclaimed(self.store.numbers)
+            self._inherited = inherit(self.store, self._reader, offset_ns)
 
     def unregister(self, interface: NetworkInterface) -> None:
         """Stop observing an interface, which may be gone already. Counted flows stay."""
@@ -187,6 +213,9 @@ class FlowFetcher:
             loaded = self._objects.pop(namespace.number, None) if namespace.number else None
             if loaded is not None:
                 loaded.close()
+            if self.store is not None:
+                self.store.drop_programs(namespace.number)
+                self.store.numbers.forget(namespace.number)
 
     def detach(self) -> None:
         """Take the program off every interface. What it counted stays in the maps."""
@@ -197,6 +226,20 @@ class FlowFetcher:
     def points(self) -> int:
         """Interfaces that are observed."""
         return len(self._attached)
+
+    def numbers(self) -> NamespaceNumbers:
+        """The agent's numbers for namespaces."""
+        return NamespaceNumbers() if self.store is None else self.store.numbers
+
+    def inherited_names(self) -> dict[tuple[int, int], tuple[str, str]]:
+        """(namespace number, ifindex) -> names of interface and namespace, of earlier agents."""
+        if self.store is None:
+            return {}
+        paths = self.store.numbers.paths()
+        return {
+            place: (name, Path(paths.get(place[0], "")).name)
+            for place, name in self.store.places.names().items()
+        }
 
     def lookup_and_delete_map(self, offset_ns: int = 0) -> FlowBatch:
         """
@@ -216,18 +259,13 @@ class FlowFetcher:
 
         Source: kernel/bpf/syscall.c maybe_wait_bpf_programs().
         """
+        assert self._reader is not None, "open() comes first"
         retired, expected = self._swap()
-        cursor = BatchCursor()
-        # One allocation for all: batches of a batch would be copied together at the end.
-        batch, filled = allocate(expected), 0
-        while not cursor.done:
-            rows = retired.take_batch(self._keys, self._values, cursor)
-            if filled + rows > len(batch):
-                batch = concatenate([batch.take(slice(filled)), allocate(2 * filled + rows)])
-            place = batch.take(slice(filled, filled + rows))
-            fold_per_cpu(self._keys[:rows], self._values[:rows], offset_ns, place)
-            filled += rows
-        return batch.take(slice(filled))
+        batch = self._reader.empty(retired, expected, offset_ns)
+        inherited, self._inherited = self._inherited, None
+        if inherited is not None and len(inherited):
+            batch = accumulate(concatenate([inherited, batch]))
+        return batch
 
     def read_ring_buffer(self, offset_ns: int = 0) -> FlowBatch:
         """
@@ -240,24 +278,16 @@ class FlowFetcher:
             One row per flow and observation point.
         """
         assert self._ring is not None, "open() comes first"
-        records = self._ring.read()
-        if not len(records):
-            return empty_batch()
-        stats = np.ascontiguousarray(records["stats"]).reshape(-1, 1)
-        return accumulate(fold_per_cpu(records["key"], stats, offset_ns))
+        return read_ring(self._ring, offset_ns)
 
     def counts(self) -> KernelCounts:
-        """The kernel's half of the ledger: all CPUs, both directions."""
-        seen, flows_created, fragments = Tally(), 0, 0
-        outcomes = dict.fromkeys((_outcome_name(o) for o in _OUTCOMES), Tally())
-        for direction in _DIRECTIONS:
-            slots = self._counters(direction)
-            seen += _sum(slots["seen"])
-            for outcome in _OUTCOMES:
-                outcomes[_outcome_name(outcome)] += _sum(slots["outcome"][:, outcome])
-            flows_created += int(slots["flows_created"].sum())
-            fragments += int(slots["fragments_unmatched"].sum())
-        return KernelCounts(seen, outcomes, flows_created, fragments)
+        """
+        The kernel's half of the ledger: all CPUs, both directions, earlier agents' sets included.
+        """
+        counts = kernel_counts(all_counters(self._map("counters")))
+        if self.store is None:
+            return counts
+        return counts + kernel_counts(self.store.counts.reshape(1))
 
     def fill(self) -> float:
         """How full the active flow map or the ring buffer is, whichever is fuller; 0 to 1."""
@@ -280,13 +310,20 @@ class FlowFetcher:
         return self._map(_FLOW_MAPS[self._active])
 
     def close(self) -> None:
-        """Detach and unload. What was not drained is gone. Again is fine."""
-        self.detach()
+        """
+        Detach and unload: what was not drained is gone. With a store everything stays where it is
+        and goes on counting. Again is fine.
+        """
+        if self.store is None:
+            self.detach()
+        self._attached.clear()
         if self._ring is not None:
             self._ring.close()
             self._ring = None
         while self._objects:
             self._objects.popitem()[1].close()
+        if self.store is not None:
+            self.store.close()
 
     def _swap(self) -> tuple[Map, int]:
         """
@@ -314,11 +351,8 @@ class FlowFetcher:
 
     def _flows_created(self) -> int:
         """One of :meth:`counts`, which is asked for many times a second."""
-        return sum(int(self._counters(way)["flows_created"].sum()) for way in _DIRECTIONS)
-
-    def _counters(self, direction: FlowDirection) -> Any:
-        """The counters of a direction, one for each CPU."""
-        return self._map("counters").per_cpu(direction.to_bytes(4, "little"), COUNTERS)
+        counters = self._map("counters")
+        return sum(int(counters_of(counters, way)["flows_created"].sum()) for way in _DIRECTIONS)
 
     def _map(self, name: str) -> Map:
         return self._objects[0].maps[name]
@@ -354,6 +388,8 @@ class FlowFetcher:
             # Each namespace has its own copy of the program with its number as a constant: the key
             # costs nothing, and all share one set of maps.
             self._objects[number] = self._load(number, share=self._objects[0].maps)
+            if self.store is not None:
+                self.store.keep_programs(number, self._objects[number])
         programs = self._objects[number].programs
         suffix = "" if interface.ethernet else "_l3"
         wanted: list[tuple[Direction, bool]] = [
@@ -372,11 +408,12 @@ class FlowFetcher:
             "coarse_clock": self._coarse_clock(),
             "replay": self._replay,
         }
+        kept = {} if self.store is None else self.store.shared()
         if share is not None:
             shared = {name: m for name, m in share.items() if not name.startswith(".")}
-            return Object.load(self._spec, settings=settings, share=shared)
+            return Object.load(self._spec, settings=settings, share={**shared, **kept})
         sizes = dict.fromkeys(_FLOW_MAPS, self.capacity) | {"flow_ring": config.ring_size}
-        return Object.load(self._spec, settings=settings, max_entries=sizes)
+        return Object.load(self._spec, settings=settings, max_entries=sizes, share=kept)
 
 
 def _available_octets() -> int:
@@ -385,11 +422,3 @@ def _available_octets() -> int:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return sys.maxsize
-
-
-def _outcome_name(outcome: Outcome) -> str:
-    return outcome.name.removeprefix("OUTCOME_").lower()
-
-
-def _sum(tallies: Any) -> Tally:
-    return Tally(int(tallies["packets"].sum()), int(tallies["octets"].sum()))

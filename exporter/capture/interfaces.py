@@ -23,6 +23,7 @@ from exporter.batch.batch import Interface
 from exporter.capture.config import CaptureConfig, selects
 from exporter.capture.fetcher import FlowFetcher, Namespace, NetworkInterface
 from exporter.capture.netlink import LinkNews, LinkSocket
+from exporter.capture.places import NamespaceNumbers
 from exporter.ebpf.errors import BpfError
 from exporter.ebpf.netns import OWN, inode
 from exporter.errors import CaptureError
@@ -73,7 +74,7 @@ class InterfaceWatcher:
         self._directory = netns_directory
         self._names: dict[tuple[int, int], Interface] = {}
         self._watches: dict[int, _Watch] = {}
-        self._next_number = 1
+        self._numbers = NamespaceNumbers()
         self._selector = selectors.DefaultSelector()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._selector.register(self._stop, selectors.EVENT_READ, None)
@@ -93,6 +94,9 @@ class InterfaceWatcher:
             CaptureError: If an interface or namespace was named that does not exist, or if nothing
                 can be observed.
         """
+        self._numbers = self._fetcher.numbers()
+        for place, names in self._fetcher.inherited_names().items():
+            self._names[place] = Interface(*names)
         self._watch(Namespace(), OWN)
         self._look_for_namespaces(at_start=True)
         self._require_named()
@@ -181,23 +185,13 @@ class InterfaceWatcher:
 
     def _add_namespace(self, name: str) -> None:
         path = str(self._directory / name)
-        namespace = Namespace(self._take_number(), name, path)
+        used = {watch.namespace.number for watch in self._watches.values()}
         try:
-            self._watch(namespace, path)
+            self._watch(Namespace(self._numbers.take(path, used), name, path), path)
         except OSError as err:
             log.warning("namespace %s cannot be watched: %s", name, err)
         else:
             log.info("watching namespace %s", name)
-
-    def _take_number(self) -> int:
-        """
-        A number for a namespace, not one that is in use: 16 bits in the flow key, reused last.
-        """
-        used = {watch.namespace.number for watch in self._watches.values()}
-        while self._next_number in used or not self._next_number:
-            self._next_number = (self._next_number + 1) & 0xFFFF
-        number, self._next_number = self._next_number, (self._next_number + 1) & 0xFFFF
-        return number
 
     def _read_news(self, watch: _Watch) -> None:
         news = watch.socket.news()

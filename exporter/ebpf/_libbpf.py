@@ -85,6 +85,10 @@ _PROTOTYPES: dict[str, tuple[str, list[Any]]] = {
     "bpf_tc_query": (_INT, [Pointer, Pointer]),
     "bpf_tc_attach": (_INT, [Pointer, Pointer]),
     "bpf_tc_detach": (_INT, [Pointer, Pointer]),
+    "bpf_tc_query": (_INT, [Pointer, Pointer]),
+    "bpf_obj_pin": (_INT, [Int, Text]),
+    "bpf_obj_get": (_INT, [Text]),
+    "bpf_link_update": (_INT, [Int, Int, Pointer]),
     "libbpf_num_possible_cpus": (_INT, []),
 }
 
@@ -107,6 +111,7 @@ _RESULTS: dict[str, Any] = {
 
 #: Number of bpf(2) by machine: arch/*/include/generated/uapi/asm/unistd*.h.
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
+_AT_FDCWD = -100
 CLONE_NEWNET = 0x40000000
 
 
@@ -360,6 +365,8 @@ def _libc() -> Any:
     lib = c.CDLL(None, use_errno=True)
     lib.syscall.restype = c.c_long
     lib.setns.argtypes = [Int, Int]
+    lib.mount.argtypes = [Text, Text, Text, c.c_ulong, Text]
+    lib.renameat2.argtypes = [Int, Text, Int, Text, c.c_uint]
     return lib
 
 
@@ -393,6 +400,25 @@ def setns(fd: int) -> None:
     if _libc().setns(fd, CLONE_NEWNET) < 0:
         errno = c.get_errno()
         raise OSError(errno, os.strerror(errno), "setns")
+
+
+def mount(kind: str, target: str, data: str) -> None:
+    """Put a file system that needs no device at a directory. Raises OSError."""
+    if _libc().mount(kind.encode(), os.fsencode(target), kind.encode(), 0, data.encode()) < 0:
+        errno = c.get_errno()
+        raise OSError(errno, os.strerror(errno), "mount")
+
+
+def rename_new(source: str, target: str) -> None:
+    """
+    Rename, unless there is something at ``target``: renameat2(2) with RENAME_NOREPLACE.
+
+    Raises:
+        OSError: EEXIST if there is; ENOENT if there is nothing at ``source``.
+    """
+    if _libc().renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), 1) < 0:
+        errno = c.get_errno()
+        raise OSError(errno, os.strerror(errno), "renameat2")
 
 
 def info(structure: Any, fd: int) -> Any:

@@ -12,6 +12,11 @@ What can go wrong between this process and the kernel's bpf(2).
      +-- AttachRefused       a hook could not be taken without harming somebody else's
      +-- SubscriberSlow      a follower of a map's events did not read them in time
      +-- SubscribersFull     as many follow a map's events as may
+
+
+     +-- PinMissing          nothing is pinned at a path (ENOENT)
+     +-- PinIncompatible     what is pinned is another map than was asked for; nothing was touched
+     +-- LinkDefunct         the link's interface is gone (ENOLINK)
 """
 
 from __future__ import annotations
@@ -76,6 +81,26 @@ class SubscriberSlow(BpfError):
 
 class SubscribersFull(BpfError):
     """As many follow a map's events as may."""
+
+
+class PinMissing(BpfError):
+    """Nothing is pinned there."""
+
+
+class PinIncompatible(BpfError):
+    """
+    What is pinned differs from what was asked for, and was left alone.
+
+    ``differences`` has one text for each property, as in ``max_entries: pinned 8, wanted 16``.
+    """
+
+    def __init__(self, phase: str, differences: list[str]) -> None:
+        self.differences = differences
+        super().__init__(phase, 0, "; ".join(differences))
+
+
+class LinkDefunct(BpfError):
+    """The link is still there and its interface is not: it can only be unpinned."""
 
 
 _BY_ERRNO: dict[int, type[BpfError]] = {

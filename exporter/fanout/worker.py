@@ -35,6 +35,7 @@ class SinkWorker:
         queue: What to deliver.
         retry: How to be patient.
         on_closed: Called when the destination is gone for good (reason ``closed``).
+        on_settled: Called when rows were delivered or given up.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class SinkWorker:
         queue: BatchQueue,
         retry: RetryConfig,
         on_closed: Callable[[], None] = lambda: None,
+        on_settled: Callable[[], None] = lambda: None,
     ) -> None:
         self.sink = sink
         self.queue = queue
@@ -50,6 +52,7 @@ class SinkWorker:
         self.retries = 0
         self._retry = retry
         self._on_closed = on_closed
+        self._on_settled = on_settled
         self._give_up = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -87,6 +90,7 @@ class SinkWorker:
                 log.exception("sink %s: a batch could not be sent", self.sink.name)
             # What is left of a batch that was delivered is nothing.
             self.queue.drop_held(self._why_stopped() or "internal")
+            self._on_settled()
 
     def _send(self, batch: FlowBatch) -> None:
         if self._why_stopped():
@@ -130,6 +134,7 @@ class SinkWorker:
 
     def _book_success(self, message: Message) -> None:
         self.queue.delivered(message.rows.totals)
+        self._on_settled()
         if not self.healthy:
             self.healthy = True
             self._mentioned = -_REMIND

@@ -1,0 +1,425 @@
+"""
+What outlives the agent: a directory in bpffs with everything that the next one needs.
+
+::
+
+    <pin>/state        what was carried over: counts of closed sets, packets settled and lost
+    <pin>/namespaces   number -> identity of a network namespace
+    <pin>/points       observation point -> how a program is attached to it
+    <pin>/fragments    shared by all sets
+    <pin>/links/       pinned TCX links
+    <pin>/sets/N/      the maps of one agent's life, and its programs
+
+Every start makes a new set and moves the hooks over to it. A set that no hook feeds any more has
+final counters and quiet maps: what is left in it is read to the last packet, and what it counted
+but nobody delivered is known exactly. See docs/decisions/0010-pins-and-upgrades.md.
+
+One agent at a time: the directory is locked. Not thread-safe but for :meth:`PinStore.settle`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from exporter.abi import layout
+from exporter.capture.places import NAMESPACE, POINT, NamespaceNumbers, Places
+from exporter.capture.reader import all_counters, kernel_counts
+from exporter.ebpf import pinning
+from exporter.ebpf.errors import BpfError, PinIncompatible, PinMissing
+from exporter.ebpf.maps import Map, MapSpec
+from exporter.ebpf.migration import Migration
+from exporter.ebpf.netns import OWN
+from exporter.ebpf.object import Object, ObjectSpec
+from exporter.errors import CaptureError
+from exporter.ledger import Carried, Tally
+
+log = logging.getLogger(__name__)
+
+#: What ``pin: auto`` is called in the BPF file system.
+NAME = "flow-exporter"
+#: Maps of a set, by the names that the program gives them.
+SET_MAPS = ("flow_stats_a", "flow_stats_b", "flow_active", "flow_ring", "counters")
+_FRAGMENTS = "fragments"
+_FIRST = bytes(4)
+_NO_PREALLOC = 1
+
+#: The one value of ``state``. ``closed`` is the last set whose counts are in ``counts``.
+STATE = np.dtype(
+    [
+        ("closed", "<u8"),
+        ("settled", "<u8", 2),
+        ("lost", "<u8", 2),
+        ("counts", layout.COUNTERS),
+    ]
+)
+
+
+def _array(name: str, octets: int) -> MapSpec:
+    return MapSpec(name, "array", 4, octets, 1, 0)
+
+
+_STATE_MAP = _array("state", STATE.itemsize)
+_LAYOUT_MAP = _array("layout", 32)
+_NAMESPACES_MAP = MapSpec("namespaces", "hash", 4, NAMESPACE.itemsize, 1 << 17, _NO_PREALLOC)
+_POINTS_MAP = MapSpec("points", "hash", 8, POINT.itemsize, 1 << 17, _NO_PREALLOC)
+
+
+class PinnedSet:
+    """
+    The maps of one earlier agent. Use it in a ``with`` block.
+
+    Args:
+        path: Its directory.
+
+    Raises:
+        BpfError: If a map cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.number = int(path.name)
+        self.path = path
+        self.maps: dict[str, Map] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            for name in SET_MAPS:
+                with contextlib.suppress(PinMissing):
+                    self.maps[name] = pinning.open_map(self.path / name)
+        except BpfError:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self.maps:
+            self.maps.popitem()[1].close()
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was ever attached: its maps are pinned before that."""
+        return set(self.maps) == set(SET_MAPS)
+
+
+class PinStore:
+    """
+    The directory, locked.
+
+    Args:
+        path: Absolute, in a BPF file system; ``auto`` is ``flow-exporter`` in the default one.
+            Nothing happens before :meth:`open`.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._wanted = path
+        self._lock = -1
+        self._maps: dict[str, Map] = {}
+        self._earlier: list[Path] = []
+        self._number = 0
+        self._made: Path | None = None
+        self._closed_through = 0
+        self._programs: set[int] = set()
+        self.path = Path(path)
+        #: What earlier agents left behind, and COUNTERS of their sets that are closed.
+        self.carried = Carried()
+        self.counts: Any = np.zeros((), layout.COUNTERS)
+        self._settled = Tally()
+        self._places: Places | None = None
+        self.numbers = NamespaceNumbers()
+
+    @property
+    def places(self) -> Places:
+        """What is attached."""
+        assert self._places is not None, "open() comes first"
+        return self._places
+
+    def open(self, spec: ObjectSpec) -> None:
+        """
+        Lock the directory, which is made if it is missing, and read what is in it.
+
+        Args:
+            spec: The program, for what is shared between sets.
+
+        Raises:
+            CaptureError: If another agent uses it, if it is not in a BPF file system, or if what
+                is in it was written by a version that this one cannot read. Nothing was changed.
+            BpfError: If the kernel refuses.
+        """
+        self._acquire()
+        try:
+            self._open_maps()
+            self._find_sets()
+            self._share(spec)
+        except (BpfError, CaptureError):
+            self.close()
+            raise
+
+    def remove(self) -> Leftover:
+        """
+        Lock the directory, detach what is attached by it, and remove it.
+
+        Raises:
+            CaptureError: If an agent is using it, or it is not a directory of pins.
+            BpfError: If the kernel refuses.
+        """
+        self._acquire()
+        if not (self.path / "state").exists():
+            raise CaptureError(f"{self.path} is not what 'run --pin' makes: it is left alone")
+        self._open_maps()
+        self._find_programs()
+        points = self.places.release_unclaimed(self.numbers)
+        settled = self._settled + self.carried.lost
+        recorded = kernel_counts(np.atleast_1d(self.counts)).recorded
+        for path in self._sets():
+            with PinnedSet(path) as found:
+                if "counters" in found.maps and int(path.name) > self._closed_through:
+                    recorded += kernel_counts(all_counters(found.maps["counters"])).recorded
+        pinning.remove(self.path)
+        return Leftover(points, (recorded - settled).packets)
+
+    def _acquire(self) -> None:
+        self.path = locate(self._wanted)
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            self.close()
+            raise CaptureError(
+                f"another agent uses {self.path}: stop it, or choose another path with --pin PATH"
+            ) from err
+        except OSError as err:
+            self.close()
+            raise CaptureError(f"{self.path} cannot be used: {err.strerror}") from err
+
+    def shared(self) -> Mapping[str, Map]:
+        """Maps that a new set uses instead of its own. They stay the store's."""
+        return {_FRAGMENTS: self._maps[_FRAGMENTS]}
+
+    def publish(self, loaded: Object) -> None:
+        """
+        Pin the maps of a new set, before anything is attached.
+
+        Raises:
+            BpfError: If the kernel refuses; nothing of the set is pinned then.
+        """
+        self._made = self.path / "sets" / str(self._number)
+        try:
+            self._made.mkdir(mode=0o700, parents=True)
+            with pinning.create(_LAYOUT_MAP) as digest:
+                digest.update(_FIRST, layout_digest())
+                pinning.pin(digest, self._made / "layout")
+            for name in SET_MAPS:
+                pinning.pin(loaded.maps[name], self._made / name)
+        except OSError as err:
+            raise BpfError(f"make {self._made}", err.errno or 0) from err
+
+    def keep_programs(self, number: int, loaded: Object) -> None:
+        """Pin the programs of a namespace: a filter is known by the program that it runs."""
+        assert self._made is not None, "publish() comes first"
+        for name, program in loaded.programs.items():
+            path = self._made / f"{number}-{name}"
+            pinning.unpin(path)
+            pinning.pin(program, path)
+            self._programs.add(program.info().id)
+
+    def drop_programs(self, number: int) -> None:
+        """Unpin the programs of a namespace that is gone."""
+        if self._made is not None:
+            for path in self._made.glob(f"{number}-*"):
+                pinning.unpin(path)
+
+    def earlier_sets(self) -> Iterator[PinnedSet]:
+        """Sets of earlier agents that are not closed, oldest first, each open for one turn."""
+        for path in self._earlier:
+            with PinnedSet(path) as found:
+                if found.complete:
+                    yield found
+
+    def close_earlier(self, counts: Any, lost: Tally) -> None:
+        """
+        Forget the earlier sets: they have been drained.
+
+        Args:
+            counts: COUNTERS, one value: all that they counted.
+            lost: What earlier agents had read of them and did not deliver.
+
+        Raises:
+            BpfError: If the kernel refuses.
+        """
+        self.carried = replace(self.carried, lost=self.carried.lost + lost)
+        self.counts = add_counters(self.counts, counts)
+        self._closed_through = self._number - 1
+        # One write: from here on the sets are part of what is carried, and not before.
+        self._write()
+        for path in self._earlier:
+            pinning.remove(path)
+        self._earlier.clear()
+
+    def settle(self, settled: Tally) -> None:
+        """
+        Keep what this agent has delivered, or dropped and counted, since it started.
+
+        Raises:
+            BpfError: If the kernel refuses.
+        """
+        if self.carried.settled + settled != self._settled:
+            self._settled = self.carried.settled + settled
+            self._write()
+
+    def close(self) -> None:
+        """Unlock. A set that nothing was attached with is removed again. Again is fine."""
+        made, self._made = self._made, None
+        if made is not None and not self.places.used:
+            pinning.remove(made)
+        while self._maps:
+            self._maps.popitem()[1].close()
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
+
+    def _open_maps(self) -> None:
+        try:
+            for spec in (_STATE_MAP, _NAMESPACES_MAP, _POINTS_MAP):
+                self._maps[spec.name] = pinning.open_or_create(self.path / spec.name, spec)
+        except PinIncompatible as err:
+            raise self._unreadable(str(err)) from err
+        state = np.frombuffer(self._maps["state"].lookup(_FIRST), STATE)[0]
+        self._closed_through = int(state["closed"])
+        self.carried = Carried(Tally(*map(int, state["settled"])), Tally(*map(int, state["lost"])))
+        self._settled, self.counts = self.carried.settled, state["counts"]
+        links = self.path / "links"
+        links.mkdir(mode=0o700, exist_ok=True)
+        self._places = Places(self._maps["points"], links, self._programs)
+        self.numbers = NamespaceNumbers(self._maps["namespaces"])
+        if not self.numbers.confirm(0, OWN):
+            raise CaptureError(
+                f"{self.path} belongs to an agent of another network namespace: choose another "
+                "path with --pin PATH"
+            )
+
+    def _sets(self) -> list[Path]:
+        return sorted((self.path / "sets").glob("*"), key=lambda path: int(path.name))
+
+    def _find_sets(self) -> None:
+        there = self._sets()
+        self._number = max([self._closed_through, *(int(path.name) for path in there)]) + 1
+        for path in there:
+            if int(path.name) <= self._closed_through:
+                pinning.remove(path)
+                continue
+            self._require_readable(path)
+            self._earlier.append(path)
+        self._find_programs()
+
+    def _find_programs(self) -> None:
+        for path in (self.path / "sets").glob("*/*-*"):
+            with pinning.open_program(path) as kept:
+                self._programs.add(kept.info().id)
+
+    def _require_readable(self, path: Path) -> None:
+        with PinnedSet(path) as found:
+            if not found.complete:
+                return
+            with pinning.open_map(path / "layout") as kept:
+                if kept.spec.value_size != 32 or kept.lookup(_FIRST) != layout_digest():
+                    raise self._unreadable("flows are laid out differently")
+
+    def _unreadable(self, reason: str) -> CaptureError:
+        return CaptureError(
+            f"{self.path} was written by another version, which goes on counting there ({reason}): "
+            "start that version again, or give up what it counted with its 'flow-exporter unpin'"
+        )
+
+    def _share(self, spec: ObjectSpec) -> None:
+        """The map of fragments. It holds nothing that is ever exported: a new one will do."""
+        wanted = next(one for one in spec.maps if one.name == _FRAGMENTS)
+        with Migration(self.path, {_FRAGMENTS: wanted}) as migration:
+            self._maps[_FRAGMENTS] = pinning.open_or_create(self.path / _FRAGMENTS, wanted)
+            migration.commit()
+
+    def _write(self) -> None:
+        state = np.zeros((), STATE)
+        state["closed"] = self._closed_through
+        state["settled"] = self._settled.packets, self._settled.octets
+        state["lost"] = self.carried.lost.packets, self.carried.lost.octets
+        state["counts"] = self.counts
+        # Copied by the kernel within one call: whoever is killed has written all of it or nothing.
+        self._maps["state"].update(_FIRST, state.tobytes())
+
+
+def locate(path: str) -> Path:
+    """
+    Where the pins are: the directory itself may not exist yet.
+
+    Raises:
+        CaptureError: If it is not in a BPF file system.
+        BpfError: If the default one cannot be mounted.
+    """
+    if path == "auto":
+        return pinning.ensure_bpffs() / NAME
+    wanted = Path(path)
+    if wanted.is_relative_to(pinning.DEFAULT_ROOT):
+        pinning.ensure_bpffs(pinning.DEFAULT_ROOT)
+    if not pinning.in_bpffs(wanted):
+        raise CaptureError(
+            f"{wanted} is not in a BPF file system: mount one with 'mount -t bpf bpf DIRECTORY', "
+            "or leave the path out"
+        )
+    return wanted
+
+
+def layout_digest() -> bytes:
+    """SHA-256 over everything that a set's maps are read by. Equal layouts, equal digests."""
+    parts: list[Any] = [
+        (name, np.dtype(getattr(layout, name)).descr)
+        for name in ("FLOW_KEY", "FLOW_STATS", "FLOW_RECORD", "COUNTERS")
+    ]
+    parts += [(one.name, one.value) for one in layout.Outcome]
+    return hashlib.sha256(repr(parts).encode()).digest()
+
+
+def add_counters(*values: Any) -> Any:
+    """Sum of values of COUNTERS, field by field: every one is a 64-bit count."""
+    words = [np.frombuffer(value.tobytes(), np.uint64) for value in values]
+    return np.sum(words, axis=0, dtype=np.uint64).view(layout.COUNTERS)[0]
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """
+    What was removed: hooks that a program was on, and packets that were counted and never read.
+    """
+
+    points: int
+    unread: int
+
+
+def unpin_all(path: str) -> Leftover | None:
+    """
+    Remove everything that agents left behind in a directory.
+
+    Args:
+        path: As for :class:`PinStore`.
+
+    Returns:
+        ``None`` if there is nothing.
+
+    Raises:
+        CaptureError: If an agent is using it, or it is no such directory.
+        BpfError: If the kernel refuses.
+    """
+    store = PinStore(path)
+    if not locate(path).is_dir():
+        return None
+    with contextlib.closing(store):
+        return store.remove()
