@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +81,10 @@ def pending(ledger: dict[str, Any]) -> int:
     return sum(sink["pending"]["packets"] for sink in ledger["sinks"].values())
 
 
+#: IPv4 only: nobody speaks but the test.
+QUIET = ((f"{V4[0]}/24",), (f"{V4[1]}/24",))
+
+
 def quiet(network: Network) -> tuple[End, End]:
     one, other = pair(network)
     one.netns.quiet()
@@ -144,3 +146,220 @@ def test_killed_between_drains_under_traffic(
     assert filters(one) == ""
     assert "clsact" not in one.netns.run("tc", "qdisc", "show", "dev", one.device)
     assert not pins.exists()
+
+
+def test_what_was_not_delivered_is_counted(network: Network, tmp_path: Path, pins: Path) -> None:
+    """
+    An agent that is killed with records in its queue takes them along: delivered before + delivered
+    after + lost with the previous agent is what was sent, to the packet and the octet.
+    """
+    one, other = quiet(network)
+    sink = ["--sink", "grpc://127.0.0.1:9999", "--dedupe", "none"]
+    with Collector(one.netns, 9999, tmp_path) as collector:
+        with agent(one, tmp_path / "first", pins, *sink) as first:
+            connect(one, other, QUIET)
+            udp(one.netns, 3000)
+            first.wait_drained()
+            collector.kill()
+            before = disconnect(one)
+            one.netns.ip("link", "set", one.device, "up")
+            one.netns.ip("neigh", "replace", V4[1], "lladdr", other.netns.mac(other.device),
+                         "dev", one.device, "nud", "permanent")  # fmt: skip
+            udp(one.netns, 2000)
+            after = one.counters()
+            queued = after - before
+            wait_until(
+                lambda: pending(first.ledger()) == queued.tx_packets + queued.rx_packets,
+                "the records wait",
+            )
+            kill(first)
+        udp(one.netns, 1000)
+        collector.start()
+        with agent(one, tmp_path / "second", pins, *sink) as second:
+            counters = disconnect(one)
+            ledger = second.wait_drained()
+            assert second.stop() == 0, second.log
+        records = collector.records()
+    lost = ledger["earlier_agents"]["lost"]
+    assert lost == {
+        "packets": queued.tx_packets + queued.rx_packets,
+        "octets": queued.tx_octets + queued.rx_octets,
+    }
+    assert lost["packets"] >= 2000
+    passed = counters.tx_packets + counters.rx_packets
+    assert sum(record.packets for record in records) + lost["packets"] == passed
+    assert sum(record.bytes for record in records) + lost["octets"] == (
+        counters.tx_octets + counters.rx_octets
+    )
+    assert f"{lost['packets']} packets ({lost['octets']} octets) were lost with the" in second.log
+    assert f"lost with earlier agents: {lost['packets']}" in second.log
+
+
+def test_stopped_and_started_with_other_settings(
+    network: Network, tmp_path: Path, pins: Path
+) -> None:
+    """
+    SIGTERM leaves the program counting. The successor has larger maps and another ring, sampling
+    and hook of its own, and what was counted before is as it was counted.
+    """
+    one, other = quiet(network)
+    lives: list[tuple[list[str], int]] = [
+        (["--max-flows", "64", "--attach", "tcx"], signal.SIGTERM),
+        (["--max-flows", "5000", "--ring-size", "64KiB", "--attach", "tcx"], signal.SIGINT),
+        (["--max-flows", "5000", "--gso", "packet", "--attach", "tc"], signal.SIGKILL),
+        (["--max-flows", "200", "--attach", "tc"], signal.SIGTERM),
+    ]
+    exported = 0
+    for number, (arguments, how) in enumerate(lives):
+        with agent(one, tmp_path / str(number), pins, *arguments) as running:
+            if not number:
+                connect(one, other, QUIET)
+            udp(one.netns, 500, flows=100)
+            wait_until(lambda at=running: settled(at), "everything is delivered")
+            code = running.stop(how)
+            assert code == (-signal.SIGKILL if how == signal.SIGKILL else 0), running.log
+        exported += running.packets()
+        udp(one.netns, 300, flows=100)
+    with agent(one, tmp_path / "last", pins, "--sampling", "100000") as last:
+        wait_until(lambda: settled(last), "everything is delivered")
+        udp(one.netns, 1000)
+        counters = disconnect(one)
+        ledger = last.wait_drained()
+        assert last.stop() == 0, last.log
+    exported += last.packets()
+    passed = counters.tx_packets + counters.rx_packets
+    assert ledger["earlier_agents"]["lost"]["packets"] == 0
+    assert ledger["kernel"]["seen"]["packets"] == passed
+    assert exported + ledger["kernel"]["sampled_out"]["packets"] == passed
+    assert ledger["kernel"]["sampled_out"]["packets"] > 900
+
+
+def settled(running: Agent) -> bool:
+    ledger = running.ledger()
+    return pending(ledger) == 0 and ledger["held_in_kernel"]["packets"] == 0
+
+
+@pytest.mark.parametrize("hook", ["tcx", "tc"])
+def test_interfaces_and_namespaces_that_are_gone(
+    network: Network, tmp_path: Path, pins: Path, hook: str
+) -> None:
+    """
+    While no agent runs an interface goes, a namespace goes and another one comes: the records of
+    what they saw have their names, and the namespaces that stay keep their numbers.
+    """
+    hub, leaf = network.namespace("hub"), network.namespace("leaf")
+    stays, goes = network.namespace("a-stays"), network.namespace("b-goes")
+    hub.quiet(), leaf.quiet(), stays.quiet(), goes.quiet()
+    pairs = [(End(hub, "h0"), End(leaf, "l0")), (End(hub, "h1"), End(leaf, "l1")),
+             (End(stays, "s0"), End(leaf, "l2")), (End(goes, "g0"), End(leaf, "l3"))]  # fmt: skip
+    for number, (one, other) in enumerate(pairs):
+        plug(one, other)
+        connect(one, other, ((f"10.8.{number}.1/24",), (f"10.8.{number}.2/24",)))
+
+    def send(number: int, count: int) -> None:
+        traffic.run(pairs[number][0].netns, "udp", "--host", f"10.8.{number}.2", "--count", count,
+                    "--flows", 1, "--size", 9, "--first_port", 9)  # fmt: skip
+
+    arguments = ["--interfaces", "/^[hsgn][0-9]$/", "--dedupe", "none", "--direction", "egress",
+                 "--attach", hook,
+                 "--netns", f"{stays.name},/{goes.name.rpartition('-')[0]}|new/"]  # fmt: skip
+    with agent(pairs[0][0], tmp_path / "first", pins, *arguments) as first:
+        kill(first)
+    for number in range(4):
+        send(number, 10 * (number + 1))
+    hub.ip("link", "del", "h1")
+    network.remove(goes)
+    new = network.namespace("0new")
+    new.quiet()
+    plug(End(new, "n0"), End(leaf, "l4"))
+    with agent(pairs[0][0], tmp_path / "second", pins, *arguments) as second:
+        connect(End(new, "n0"), End(leaf, "l4"), (("10.8.4.1/24",), ("10.8.4.2/24",)))
+        pairs.append((End(new, "n0"), End(leaf, "l4")))
+        send(2, 7)
+        send(4, 3)
+        ledger = second.wait_drained()
+        assert second.stop() == 0, second.log
+    seen: dict[tuple[str, str], int] = {}
+    for record in second.records():
+        (point,) = record["flow"]["interfaces"]
+        place = (point.get("netns", ""), point["name"])
+        seen[place] = seen.get(place, 0) + record["flow"]["packets"]
+    assert seen == {
+        ("", "h0"): 10,
+        ("", "h1"): 20,
+        (stays.name, "s0"): 37,
+        (goes.name, "g0"): 40,
+        (new.name, "n0"): 3,
+    }
+    assert ledger["earlier_agents"]["lost"]["packets"] == 0
+    said = unpin(pairs[0][0], pins)
+    assert said == "detached from 3 hook(s); packets counted and never read: 0\n"
+
+
+def test_a_second_agent_is_refused(network: Network, tmp_path: Path, pins: Path) -> None:
+    """One line that says what to do; the first agent goes on, and so it is with ``unpin``."""
+    one, other = quiet(network)
+    with agent(one, tmp_path / "first", pins) as first:
+        connect(one, other, QUIET)
+        for command in (["run", "--pin", str(pins), "--sink", "null"], ["unpin", str(pins)]):
+            done = subprocess.run(
+                one.netns.command(PROGRAM, *command), capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 1
+            assert done.stderr == (
+                f"flow-exporter: another agent uses {pins}: stop it, or choose another path with "
+                "--pin PATH\n"
+            )
+        udp(one.netns, 100)
+        counters = disconnect(one)
+        first.wait_drained()
+        assert first.stop() == 0, first.log
+    assert first.packets() == counters.tx_packets + counters.rx_packets
+
+
+def test_a_start_that_fails_changes_nothing(network: Network, tmp_path: Path, pins: Path) -> None:
+    """An agent that cannot start leaves its predecessor's program counting, and no set behind."""
+    one, other = quiet(network)
+    with agent(one, tmp_path / "first", pins) as first:
+        connect(one, other, QUIET)
+        kill(first)
+    sets = os.listdir(pins / "sets")
+    for command in (["--interfaces", "nothere"], ["--max-flows", str(1 << 26)]):
+        done = subprocess.run(
+            one.netns.command(PROGRAM, "run", "--pin", str(pins), *command),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1, done.stderr
+        assert os.listdir(pins / "sets") == sets
+    udp(one.netns, 200)
+    with agent(one, tmp_path / "second", pins) as second:
+        counters = disconnect(one)
+        second.wait_drained()
+        assert second.stop() == 0, second.log
+    assert second.packets() == counters.tx_packets + counters.rx_packets
+
+
+def test_unpin(network: Network, tmp_path: Path, pins: Path) -> None:
+    """What is removed unread is said; where nothing is pinned there is nothing to do."""
+    one, other = quiet(network)
+    assert unpin(one, pins) == "nothing is pinned\n"
+    with agent(one, tmp_path / "first", pins) as first:
+        connect(one, other, QUIET)
+        kill(first)
+    before = one.counters()
+    udp(one.netns, 200)
+    counters = one.counters()
+    assert (counters - before).tx_packets == 200
+    unread = counters.tx_packets + counters.rx_packets
+    assert unpin(one, pins) == (
+        f"detached from 2 hook(s); packets counted and never read: {unread}\n"
+    )
+    assert not pins.exists()
+
+
+def test_not_a_bpf_file_system(tmp_path: Path) -> None:
+    """A path elsewhere is refused with what to do."""
+    done = subprocess.run([PROGRAM, "run", "--pin", str(tmp_path / "pins"), "--sink", "null"],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert "is not in a BPF file system: mount one with" in done.stderr
