@@ -225,7 +225,7 @@ class Places:
         if known is None:
             return
         if known["hook"] == _HOOKS["tcx"]:
-            replace.unpin_link(self._link(key))
+            replace.remove_link(self._link(key))
         elif not gone:
             self._remove_filter(key, known, path)
         self._points.delete(key)
@@ -251,8 +251,18 @@ class Places:
             replace.upsert_tcx(self._link(key), program, spot.ifindex, direction)
             return
         place = self._place_of(known, spot.ifindex, direction)
+        if self._made_qdisc(spot, hook):
+            place = changed(place, made_qdisc=True)
         self._write(key, spot, hook, place)
         replace.upsert_filter(program, spot.ifindex, direction, place, self._ours.__contains__)
+
+    def _made_qdisc(self, spot: Spot, hook: Hook) -> bool:
+        """Whether a filter of the interface's made the qdisc: its last one takes it away."""
+        points = [self._read(_key(spot.netns, spot.ifindex, way)) for way in _DIRECTIONS]
+        return any(
+            point is not None and point["hook"] == _HOOKS[hook] and point["made_qdisc"]
+            for point in points
+        )
 
     def _place_of(self, known: Any, ifindex: int, direction: Direction) -> FilterPlace:
         """Of our filter if it is there, else a free one."""

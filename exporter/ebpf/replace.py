@@ -68,11 +68,38 @@ def update_link(path: Path, program: Program) -> None:
 
 def unpin_link(path: Path) -> bool:
     """
-    Take a link's name away: it detaches unless somebody holds a descriptor of it.
+    Take a link's name away. It detaches some time after its last descriptor is gone, too.
 
     Returns:
         Whether there was one. Raises BpfError.
     """
+    return unpin(path)
+
+
+def remove_link(path: Path) -> bool:
+    """
+    Detach a pinned link at once, whoever else holds it, and take its name away.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        BpfError: If the kernel refuses.
+
+    Source: kernel/bpf/inode.c bpf_free_inode(): an unlinked pin lets go of its link only after an
+    RCU grace period, so an unlink alone would let more packets pass through the program.
+    """
+    try:
+        fd = open_fd(path)
+    except PinMissing:
+        return False
+    try:
+        _libbpf.library().bpf_link_detach(fd)
+    except OSError as err:
+        if err.errno not in (errnos.ENOLINK, errnos.EOPNOTSUPP):
+            raise BpfError(f"detach link {path}", err.errno or 0) from err
+    finally:
+        os.close(fd)
     return unpin(path)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +215,7 @@ def test_stopped_and_started_with_other_settings(
             if not number:
                 connect(one, other, QUIET)
             udp(one.netns, 500, flows=100)
-            wait_until(lambda at=running: settled(at), "everything is delivered")
+            wait_until(partial(settled, running), "everything is delivered")
             code = running.stop(how)
             assert code == (-signal.SIGKILL if how == signal.SIGKILL else 0), running.log
         exported += running.packets()
@@ -249,7 +249,8 @@ def test_interfaces_and_namespaces_that_are_gone(
     """
     hub, leaf = network.namespace("hub"), network.namespace("leaf")
     stays, goes = network.namespace("a-stays"), network.namespace("b-goes")
-    hub.quiet(), leaf.quiet(), stays.quiet(), goes.quiet()
+    for namespace in (hub, leaf, stays, goes):
+        namespace.quiet()
     pairs = [(End(hub, "h0"), End(leaf, "l0")), (End(hub, "h1"), End(leaf, "l1")),
              (End(stays, "s0"), End(leaf, "l2")), (End(goes, "g0"), End(leaf, "l3"))]  # fmt: skip
     for number, (one, other) in enumerate(pairs):
@@ -323,14 +324,14 @@ def test_a_start_that_fails_changes_nothing(network: Network, tmp_path: Path, pi
     with agent(one, tmp_path / "first", pins) as first:
         connect(one, other, QUIET)
         kill(first)
-    sets = os.listdir(pins / "sets")
+    sets = list((pins / "sets").iterdir())
     for command in (["--interfaces", "nothere"], ["--max-flows", str(1 << 26)]):
         done = subprocess.run(
             one.netns.command(PROGRAM, "run", "--pin", str(pins), *command),
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 1, done.stderr
-        assert os.listdir(pins / "sets") == sets
+        assert list((pins / "sets").iterdir()) == sets
     udp(one.netns, 200)
     with agent(one, tmp_path / "second", pins) as second:
         counters = disconnect(one)

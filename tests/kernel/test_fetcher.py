@@ -90,8 +90,9 @@ def test_more_flows_than_one_batch(network: Network) -> None:
     """A map larger than the buffer is drained in several calls, each flow once."""
     one, _ = quiet_pair(network)
     with watching(one, max_flows=5000) as fetcher:
-        fetcher._keys = np.empty(1024, FLOW_KEY)
-        fetcher._values = np.empty((1024, possible_cpus()), FLOW_STATS)
+        assert fetcher._reader is not None
+        fetcher._reader._keys = np.empty(1024, FLOW_KEY)
+        fetcher._reader._values = np.empty((1024, possible_cpus()), FLOW_STATS)
         send(one, *[frame(port) for port in range(10_000, 14_000)])
         batch = fetcher.lookup_and_delete_map()
     assert sorted(batch.src_port.tolist()) == list(range(10_000, 14_000))
