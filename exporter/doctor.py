@@ -14,6 +14,7 @@ from exporter.ebpf import features
 from exporter.ebpf._libbpf import MissingLibrary
 from exporter.ebpf.cpus import possible_cpus
 from exporter.ebpf.features import Answer
+from exporter.ebpf.pinning import DEFAULT_ROOT, in_bpffs
 
 #: Bits of CapEff: include/uapi/linux/capability.h.
 _NET_ADMIN, _SYS_ADMIN, _PERFMON, _BPF = 12, 21, 38, 39
@@ -61,6 +62,14 @@ def _host() -> Iterator[Finding]:
         f"lacks {', '.join(missing)}" if missing else "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
         "run as root, or grant them" if missing else "",
         True,
+    )
+    mounted = in_bpffs(DEFAULT_ROOT)
+    yield Finding(
+        "BPF file system",
+        "yes" if mounted else "no",
+        str(DEFAULT_ROOT) if mounted else f"none at {DEFAULT_ROOT}",
+        "" if mounted else "'run --pin' mounts one",
+        False,
     )
     there = OBJECT_PATH.exists()
     yield Finding(

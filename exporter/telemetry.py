@@ -145,6 +145,19 @@ def _stages(balance: Balance) -> Iterator[Any]:
             [([stage], getattr(totals, unit)) for stage, totals in stages.items()],
         )
 
+    carried = balance.carried
+    for unit in ("packets", "octets"):
+        yield _counter(
+            f"earlier_agents_{unit}",
+            f"{unit.capitalize()} seen and taken from the kernel before this agent started, with "
+            "capture.pin: settled with the sinks then, or lost with the agent that had read them.",
+            ["fate"],
+            [
+                ([fate], getattr(tally, unit))
+                for fate, tally in (("settled", carried.settled), ("lost", carried.lost))
+            ],
+        )
+
 
 def _sinks(reading: Reading) -> Iterator[Any]:
     sinks = reading.balance.sinks

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.batch.batch import Totals
-from exporter.ledger import Balance, KernelCounts, Ledger, SinkCounts, Tally
+from exporter.ledger import Balance, Carried, KernelCounts, Ledger, SinkCounts, Tally
 
 KERNEL = KernelCounts(
     seen=Tally(100, 10_000),
@@ -251,3 +251,61 @@ def test_no_balance_within_a_booking() -> None:
         ledger.book(Totals(1, 1, 1), Totals())
     asking.join(10)
     assert found[0].drained == Totals(2, 2, 2)
+
+
+def test_what_earlier_agents_did_is_not_drained_again() -> None:
+    """What the kernel recorded is theirs, lost with them, drained by this agent, or still there."""
+    carried = Carried(settled=Tally(40, 4000), lost=Tally(10, 1000))
+    drained = Totals(2, 15, 1500)
+    balance = replace(
+        BALANCE,
+        carried=carried,
+        drained=drained,
+        deduplicated=Totals(),
+        published=drained,
+        sinks={},
+        final=False,
+    )
+    assert balance.held == Tally(5, 500)
+    assert balance.problems() == []
+    assert balance.as_dict()["earlier_agents"] == {
+        "settled": {"packets": 40, "octets": 4000},
+        "lost": {"packets": 10, "octets": 1000},
+    }
+    assert replace(balance, final=True).problems() == [
+        "aggregated + ring is 20 packets, 2000 octets; drained is 15 packets, 1500 octets"
+    ]
+
+
+def test_kernel_counts_of_several_lives_add_up() -> None:
+    """Outcomes by name, also those that only one of them has."""
+    both = KERNEL + KernelCounts(Tally(1, 100), {"ring": Tally(1, 100), "new": Tally(2, 2)}, 3, 4)
+    assert both.seen == Tally(101, 10_100)
+    assert both.outcome("ring") == Tally(11, 1100)
+    assert both.outcome("aggregated") == Tally(60, 6000)
+    assert both.outcome("new") == Tally(2, 2)
+    assert (both.flows_created, both.fragments_unmatched) == (10, 5)
+
+
+def test_settled_is_what_no_sink_waits_for() -> None:
+    """The slowest sink decides."""
+    ledger = Ledger(lambda: KERNEL)
+    fast, slow = Totals(1, 10, 1000), Totals(3, 30, 3000)
+    ledger.add_sink("fast", lambda: SinkCounts(pending=fast))
+    ledger.add_sink("slow", lambda: SinkCounts(pending=slow))
+    with ledger.booking():
+        ledger.book(Totals(8, 70, 7000), Totals(5, 50, 5000))
+        assert ledger.settled() == Tally(40, 4000)
+
+
+def test_a_program_that_counts_on() -> None:
+    """The last counts that were read stand, consistent, and what is held is no problem."""
+    torn = replace(KERNEL, seen=KERNEL.seen + ONE)
+    readings = iter([torn, torn, KERNEL])
+    ledger = Ledger(lambda: next(readings))
+    ledger.close_kernel(counts_on=True)
+    balance = ledger.balance()
+    assert balance.kernel == KERNEL
+    assert balance.held == Tally(70, 7000)
+    assert not balance.final
+    assert balance.problems() == []

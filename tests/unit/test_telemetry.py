@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import __version__
 from exporter.batch.batch import Totals
+from exporter.ledger import Carried, Tally
 from exporter.telemetry import PREFIX, Metrics, Reading, setup_log
 from tests.unit.test_ledger import BALANCE, KERNEL, ONE, SINK
 
@@ -78,6 +79,23 @@ def expected_stages() -> dict[tuple[str, Labels], float]:
     }
 
 
+def expected_earlier(carried: Carried) -> dict[tuple[str, Labels], float]:
+    return {
+        ("earlier_agents_packets_total", labelled(fate="settled")): carried.settled.packets,
+        ("earlier_agents_octets_total", labelled(fate="settled")): carried.settled.octets,
+        ("earlier_agents_packets_total", labelled(fate="lost")): carried.lost.packets,
+        ("earlier_agents_octets_total", labelled(fate="lost")): carried.lost.octets,
+    }
+
+
+def test_what_earlier_agents_did() -> None:
+    """By its fate; zero where nothing is pinned."""
+    carried = Carried(settled=Tally(3, 300), lost=Tally(4, 400))
+    found = samples(replace(READING, balance=replace(BALANCE, carried=carried)))
+    expected = expected_earlier(carried)
+    assert {key: found[key] for key in expected} == expected
+
+
 def expected_sinks() -> dict[tuple[str, Labels], float]:
     expected: dict[tuple[str, Labels], float] = {}
     for name, counts in BALANCE.sinks.items():
@@ -103,7 +121,8 @@ def expected_sinks() -> dict[tuple[str, Labels], float]:
 
 def test_every_sample() -> None:
     """Every number of the ledger and of the agent's state, and no other."""
-    assert samples() == expected_kernel() | expected_stages() | expected_sinks() | {
+    ledger = expected_kernel() | expected_stages() | expected_earlier(Carried()) | expected_sinks()
+    assert samples() == ledger | {
         ("drains_total", labelled(reason="active timeout")): 5,
         ("drains_total", labelled(reason="forced end")): 1,
         ("drain_seconds_total", labelled()): 0.25,

@@ -201,6 +201,8 @@ def test_unknown_keys(write: Any, yaml_text: str, expected: str) -> None:
         ("capture: {interfaces: '/[/'}", "capture.interfaces[0]: /[/ is not a regular expression"),
         ('capture: {interfaces: "/[\\n/"}', "capture.interfaces[0]: /[ / is not a regular"),
         ("capture: {interfaces: ['']}", "capture.interfaces[0]: an empty name"),
+        ("capture: {pin: pins}", "capture.pin: must be 'auto' or an absolute path (got 'pins')"),
+        ("capture: {pin: /sys/fs/bpf/a.b}", "capture.pin: names in a BPF file system have no dots"),
         ("capture: {ring_size: 5000}", "capture.ring_size: must be a power of two, such as 4096"),
         ("capture: {hook: xdp}", "capture.hook: input should be 'auto', 'tcx' or 'tc'"),
         ("capture: 5", "capture: input should be a valid dictionary"),
