@@ -18,10 +18,11 @@ import numpy as np
 
 from exporter.ebpf import replace
 from exporter.ebpf.errors import KeyNotFound
-from exporter.ebpf.links import Direction, Hook, ensure_clsact
+from exporter.ebpf.links import Direction, Hook
 from exporter.ebpf.maps import Map
 from exporter.ebpf.netns import entered
 from exporter.ebpf.programs import Program
+from exporter.ebpf.qdisc import ensure_clsact
 from exporter.ebpf.replace import FilterPlace
 
 log = logging.getLogger(__name__)

@@ -85,11 +85,7 @@ _PROTOTYPES: dict[str, tuple[str, list[Any]]] = {
     "bpf_tc_query": (_INT, [Pointer, Pointer]),
     "bpf_tc_attach": (_INT, [Pointer, Pointer]),
     "bpf_tc_detach": (_INT, [Pointer, Pointer]),
-    "bpf_tc_query": (_INT, [Pointer, Pointer]),
-    "bpf_obj_pin": (_INT, [Int, Text]),
-    "bpf_obj_get": (_INT, [Text]),
     "bpf_link_update": (_INT, [Int, Int, Pointer]),
-    "bpf_link_detach": (_INT, [Int]),
     "libbpf_num_possible_cpus": (_INT, []),
 }
 

@@ -12,8 +12,6 @@ What can go wrong between this process and the kernel's bpf(2).
      +-- AttachRefused       a hook could not be taken without harming somebody else's
      +-- SubscriberSlow      a follower of a map's events did not read them in time
      +-- SubscribersFull     as many follow a map's events as may
-
-
      +-- PinMissing          nothing is pinned at a path (ENOENT)
      +-- PinIncompatible     what is pinned is another map than was asked for; nothing was touched
      +-- LinkDefunct         the link's interface is gone (ENOLINK)

@@ -21,8 +21,7 @@ from pathlib import Path
 from exporter.ebpf import _libbpf
 from exporter.ebpf.errors import BpfError, PinIncompatible, PinMissing
 from exporter.ebpf.maps import TYPES, Map, MapSpec
-from exporter.ebpf.programs import TYPES as PROGRAM_TYPES
-from exporter.ebpf.programs import Program, ProgramSpec
+from exporter.ebpf.programs import Program
 
 log = logging.getLogger(__name__)
 
@@ -172,13 +171,11 @@ def open_program(path: Path) -> Program:
     """The program that is pinned at a path. Raises as open_fd."""
     fd = open_fd(path)
     try:
-        _require_kind(fd, "bpf-prog")
-        raw = _libbpf.info(_libbpf.ProgramInfo, fd)
-    except OSError as err:
+        return Program.from_fd(fd)
+    except BpfError as err:
+        raise BpfError(f"inspect pin {path}", err.errno, "is it a program?") from err
+    finally:
         os.close(fd)
-        raise BpfError(f"inspect pin {path}", err.errno or 0, "is it a program?") from err
-    kind = PROGRAM_TYPES.get(raw.type, str(raw.type))
-    return Program(fd, ProgramSpec(raw.name.decode(), "", kind, raw.xlated_prog_len // 8))
 
 
 def unpin(path: Path) -> bool:

@@ -17,18 +17,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from exporter.ebpf import _libbpf, links
+from exporter.ebpf import _libbpf
+from exporter.ebpf.clsact import FIRST_HANDLE, free_priority
 from exporter.ebpf.errors import BpfError, LinkDefunct, PinMissing
-from exporter.ebpf.links import Direction
+from exporter.ebpf.kinds import Direction
+from exporter.ebpf.links import create_tcx
 from exporter.ebpf.pinning import open_fd, pin_fd, unpin
 from exporter.ebpf.programs import Program
+from exporter.ebpf.qdisc import delete_unused_clsact, ensure_clsact, tc_hook
 
 #: BPF_TC_F_REPLACE.
 _REPLACE = 1
-#: What the kernel gives the first filter of a hook: net/sched/cls_api.c tcf_auto_prio().
-_FIRST_PRIORITY = 0xC000
-#: Ours unless it is taken; several filters may have one priority.
-_HANDLE = 0xFE
 _ABSENT = (errnos.ENOENT, errnos.EINVAL, errnos.ENODEV)
 
 
@@ -127,7 +126,7 @@ def upsert_tcx(path: Path, program: Program, ifindex: int, direction: Direction)
         unpin_link(path)
     else:
         return True
-    fd = links.create_tcx(program, ifindex, direction)
+    fd = create_tcx(program, ifindex, direction)
     try:
         pin_fd(fd, path)
     finally:
@@ -147,7 +146,7 @@ def filter_program(ifindex: int, direction: Direction, place: FilterPlace) -> in
     """
     options = _at(place)
     try:
-        _libbpf.library().bpf_tc_query(_hook(ifindex, direction), _libbpf.ref(options))
+        _libbpf.library().bpf_tc_query(tc_hook(ifindex, direction), _libbpf.ref(options))
     except OSError as err:
         if err.errno in _ABSENT:
             return None
@@ -163,8 +162,8 @@ def choose_place(ifindex: int, direction: Direction) -> FilterPlace:
         AttachRefused: If a qdisc of another kind holds the place of clsact.
         BpfError: If the kernel refuses otherwise.
     """
-    made = links.ensure_clsact(ifindex)
-    place = FilterPlace(links.free_priority(ifindex, direction) or _FIRST_PRIORITY, _HANDLE, made)
+    made = ensure_clsact(ifindex)
+    place = FilterPlace(free_priority(ifindex, direction), FIRST_HANDLE, made)
     while filter_program(ifindex, direction, place) is not None:
         place = replace(place, handle=place.handle + 1)
     return place
@@ -199,7 +198,7 @@ def upsert_filter(
     options.prog_fd = program.fd
     options.flags = _REPLACE if replaces else 0
     try:
-        _libbpf.library().bpf_tc_attach(_hook(ifindex, direction), _libbpf.ref(options))
+        _libbpf.library().bpf_tc_attach(tc_hook(ifindex, direction), _libbpf.ref(options))
     except OSError as err:
         raise BpfError(f"attach to {direction} of interface {ifindex}", err.errno or 0) from err
     return replaces
@@ -221,14 +220,14 @@ def remove_filter(
     removes = there is not None and ours(there)
     if removes:
         try:
-            _libbpf.library().bpf_tc_detach(_hook(ifindex, direction), _libbpf.ref(_at(place)))
+            _libbpf.library().bpf_tc_detach(tc_hook(ifindex, direction), _libbpf.ref(_at(place)))
         except OSError as err:
             if err.errno not in _ABSENT:
                 raise BpfError(
                     f"detach from {direction} of interface {ifindex}", err.errno or 0
                 ) from err
     if place.made_qdisc:
-        links.delete_unused_clsact(ifindex)
+        delete_unused_clsact(ifindex)
     return removes
 
 
@@ -237,7 +236,3 @@ def _at(place: FilterPlace) -> Any:
     options.priority = place.priority
     options.handle = place.handle
     return options
-
-
-def _hook(ifindex: int, direction: Direction) -> Any:
-    return links.tc_hook(ifindex, direction)
