@@ -125,7 +125,8 @@ def test_interfaces_removed_and_added_under_traffic(network: Network, tmp_path: 
             connect(*goes, ((f"10.9.{number}.1/24",), (f"10.9.{number}.2/24",)))
             sender = traffic.start(hub, "udp", "--host", f"10.9.{number}.2", "--count", 100_000,
                                    "--flows", 5, "--size", 64, "--first_port", 9)  # fmt: skip
-            time.sleep(0.25)
+            under_way = partial(_has_sent, goes[0], 1000)
+            wait_until(under_way, f"packets pass g{number}")
             hub.ip("link", "del", f"g{number}")
             sender.kill()
             sender.communicate()
@@ -144,6 +145,10 @@ def test_interfaces_removed_and_added_under_traffic(network: Network, tmp_path: 
     assert all(sums.values())
     _, lost = seen_and_lost(ledger)
     assert lost == 0
+
+
+def _has_sent(end: End, packets: int) -> bool:
+    return end.counters().tx_packets > packets
 
 
 def test_stopped_under_traffic(network: Network, tmp_path: Path) -> None:
