@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import time
+from exporter.ebpf import clock
 
 
 def unix_offset_ns() -> int:
     """
     What to add to a CLOCK_MONOTONIC time to get Unix time, now, in ns.
 
-    Read between two reads of the other clock, so that being preempted in between costs half the gap
-    at most. Sampled once per drain: a stepped clock moves whole drains, never a flow's end before
-    its start.
+    Sampled once per drain: a stepped clock moves whole drains, never a flow's end before its start.
     """
-    before = time.monotonic_ns()
-    unix = time.time_ns()
-    after = time.monotonic_ns()
-    return unix - (before + after) // 2
+    return clock.unix_offset_ns(clock.MONOTONIC)

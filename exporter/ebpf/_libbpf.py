@@ -62,11 +62,15 @@ _PROTOTYPES: dict[str, tuple[str, list[Any]]] = {
     "bpf_map_update_elem": (_INT, [Int, Pointer, Pointer, U64]),
     "bpf_map_delete_elem": (_INT, [Int, Pointer]),
     "bpf_map_get_next_key": (_INT, [Int, Pointer, Pointer]),
+    "bpf_map_lookup_and_delete_elem": (_INT, [Int, Pointer, Pointer]),
+    "bpf_map_lookup_batch": (_RAW, [Int, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer]),
     "bpf_map_lookup_and_delete_batch": (
         _RAW,
         [Int, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer],
     ),
-    "bpf_map_update_batch": (_INT, [Int, Pointer, Pointer, Pointer, Pointer]),
+    "bpf_map_update_batch": (_RAW, [Int, Pointer, Pointer, Pointer, Pointer]),
+    "bpf_map_delete_batch": (_RAW, [Int, Pointer, Pointer, Pointer]),
+    "bpf_btf_load": (_INT, [Pointer, Size, Pointer]),
     "bpf_prog_load": (_INT, [Int, Text, Text, Pointer, Size, Pointer]),
     "bpf_prog_test_run_opts": (_INT, [Int, Pointer]),
     "bpf_prog_query": (_INT, [Int, Int, U32, Pointer, Pointer, Pointer]),
@@ -220,6 +224,12 @@ class MapCreateOptions(c.Structure):
         ("numa_node", U32),
         ("map_ifindex", U32),
     )
+
+
+class BatchOptions(c.Structure):
+    """struct bpf_map_batch_opts."""
+
+    _fields_ = (("sz", Size), ("elem_flags", U64), ("flags", U64))
 
 
 class LinkInfo(c.Structure):

@@ -2,22 +2,70 @@
 
 from __future__ import annotations
 
-import errno
+import errno as errnos
 import functools
+import math
 from pathlib import Path
+from typing import Any
 
-from exporter.ebpf import _libbpf
+import numpy as np
+from numpy.typing import NDArray
+
 from exporter.ebpf.errors import BpfError
+
+#: Source: Documentation/ABI/testing/sysfs-devices-system-cpu.
+POSSIBLE = Path("/sys/devices/system/cpu/possible")
+ONLINE = Path("/sys/devices/system/cpu/online")
+
+
+def parse_cpus(text: str) -> tuple[int, ...]:
+    """
+    The CPUs that a list such as ``0-3,8-11`` names.
+
+    Args:
+        text: Numbers and ranges in rising order, as the kernel prints them.
+
+    Raises:
+        BpfError: EINVAL if it is anything else.
+
+    Source: lib/vsprintf.c bitmap_list_string().
+    """
+    cpus: list[int] = []
+    for part in text.strip().split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise _not_a_list(text)
+        numbers = range(int(first), int(last or first) + 1)
+        if not numbers or (cpus and numbers[0] <= cpus[-1]):
+            raise _not_a_list(text)
+        cpus += numbers
+    return tuple(cpus)
 
 
 @functools.cache
 def possible_cpus() -> int:
     """
-    CPUs that may ever be online: the number of slots in a per-CPU value.
+    CPUs that may ever be online: the number of slots in a per-CPU value. An answer is remembered,
+    a failure is not.
 
-    Source: libbpf_num_possible_cpus(), which reads /sys/devices/system/cpu/possible.
+    Raises:
+        BpfError: If the kernel's list cannot be read, or lacks CPU 0: then it is not what was
+            thought, as every kernel that can run this has one.
     """
-    return int(_libbpf.library().libbpf_num_possible_cpus())
+    cpus = _read(POSSIBLE, "possible")
+    if cpus[0]:
+        raise _not_a_list(f"{cpus[0]}-")
+    return len(cpus)
+
+
+def online_cpus(path: Path = ONLINE) -> tuple[int, ...]:
+    """
+    CPUs that run now, ascending. Their numbers need not follow one another.
+
+    Raises:
+        BpfError: If the kernel's list cannot be read or is not one.
+    """
+    return _read(path, "online")
 
 
 def slot_size(value_size: int) -> int:
@@ -29,30 +77,56 @@ def slot_size(value_size: int) -> int:
     return (value_size + 7) & ~7
 
 
-def online_cpus(path: Path = Path("/sys/devices/system/cpu/online")) -> tuple[int, ...]:
+def slots(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """
-    CPUs that run now, ascending. Their numbers need not follow one another.
+    Rows of a per-CPU map as values, whatever their size.
+
+    Args:
+        values: First axis n, C-contiguous; every row all slots of one value, padding included.
+        dtype: Of one value; its itemsize is the map's value size.
+
+    Returns:
+        A view, shape (n, possible CPUs).
 
     Raises:
-        BpfError: If the kernel's list cannot be read or is not one.
-
-    Source: Documentation/admin-guide/cputopology.rst; lib/bitmap-str.c bitmap_parselist().
+        ValueError: If a row is not as long as the slots of such values.
     """
+    stride, cpus = slot_size(dtype.itemsize), possible_cpus()
+    row = values.itemsize * math.prod(values.shape[1:])
+    if row != stride * cpus or not values.flags.c_contiguous:
+        raise ValueError(f"{cpus} slots of {dtype} have {stride * cpus} octets, a row has {row}")
+    return np.ndarray((len(values), cpus), dtype, values.data, 0, (row, stride))
+
+
+def summed(values: NDArray[Any]) -> NDArray[Any]:
+    """
+    All CPUs' slots as one.
+
+    Args:
+        values: Shape (n, possible CPUs), as :func:`slots` gives them.
+
+    Returns:
+        Shape (n,), a copy. Integers become 64 bits wide; those in fields of a struct keep their
+        width, and wrap as the kernel's would.
+    """
+    if values.dtype.names is None:
+        return np.asarray(values.sum(axis=1))
+    total = np.zeros(len(values), values.dtype)
+    for name in values.dtype.names:
+        field = values[name]
+        total[name] = (
+            field.sum(axis=1, dtype=field.dtype) if not field.dtype.names else (summed(field))
+        )
+    return total
+
+
+def _read(path: Path, kind: str) -> tuple[int, ...]:
     try:
-        text = path.read_text().strip()
-        cpus = [cpu for part in text.split(",") for cpu in _range(part)]
+        text = path.read_text()
     except OSError as err:
-        raise BpfError("list the CPUs that are online", err.errno or 0) from err
-    except ValueError as err:
-        raise BpfError(
-            "list the CPUs that are online", errno.EINVAL, f"{text!r} is no list of CPUs"
-        ) from err
-    return tuple(cpus)
+        raise BpfError(f"list the CPUs that are {kind}", err.errno or 0, str(path)) from err
+    return parse_cpus(text)
 
 
-def _range(text: str) -> range:
-    first, dash, last = text.partition("-")
-    numbers = range(int(first), int(last if dash else first) + 1)
-    if not numbers:
-        raise ValueError(text)
-    return numbers
+def _not_a_list(text: str) -> BpfError:
+    return BpfError("list the CPUs", errnos.EINVAL, f"{text.strip()!r} is no list of CPUs")

@@ -9,6 +9,7 @@ What can go wrong between this process and the kernel's bpf(2).
      +-- MapFull             no room for another key (E2BIG)
      +-- KeyNotFound         no such key (ENOENT)
      +-- KeyExists           the key is there already (EEXIST)
+     +-- DumpIncomplete      a walk was interrupted more often than it may be
      +-- AttachRefused       a hook could not be taken without harming somebody else's
      +-- SubscriberSlow      a follower of a map's events did not read them in time
      +-- SubscribersFull     as many follow a map's events as may
@@ -69,6 +70,10 @@ class KeyExists(BpfError):
     """The key must be new and is not."""
 
 
+class DumpIncomplete(BpfError):
+    """A map changed so fast that the bound on look-ups was reached before its end."""
+
+
 class AttachRefused(BpfError):
     """The hook cannot be taken without removing what somebody else put there."""
 
@@ -108,9 +113,9 @@ _BY_ERRNO: dict[int, type[BpfError]] = {
 }
 
 
-def map_error(phase: str, errno: int) -> BpfError:
+def map_error(phase: str, errno: int, detail: str = "") -> BpfError:
     """The error of a map operation that failed with ``errno`` (positive)."""
-    return _BY_ERRNO.get(errno, BpfError)(phase, errno)
+    return _BY_ERRNO.get(errno, BpfError)(phase, errno, detail)
 
 
 def _verdict(lines: list[str]) -> str:

@@ -1,74 +1,69 @@
 """
-A map in the kernel: single elements as bytes, whole maps in batches into arrays the caller owns.
+A map in the kernel: single elements, and whole maps in batches into arrays the caller owns.
 
 Every call may block as long as the kernel takes; the interpreter lock is released meanwhile.
 """
 
 from __future__ import annotations
 
-import errno as errnos
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from exporter.ebpf import _libbpf
-from exporter.ebpf.cpus import possible_cpus, slot_size
-from exporter.ebpf.errors import BpfError, map_error
+from exporter.ebpf.batches import Batch, BatchCursor, Batches
+from exporter.ebpf.errors import BpfError
+from exporter.ebpf.mapspec import (
+    BPF_ANY,
+    BPF_EXIST,
+    BPF_F_NO_PREALLOC,
+    BPF_NOEXIST,
+    NUMBERS,
+    OF_MAPS,
+    PER_CPU,
+    STORAGE,
+    TYPES,
+    MapSpec,
+    storage_types,
+)
+from exporter.ebpf.values import Value, integer
 
-#: BPF_MAP_TYPE_*, include/uapi/linux/bpf.h.
-TYPES = {
-    1: "hash",
-    2: "array",
-    5: "percpu_hash",
-    6: "percpu_array",
-    9: "lru_hash",
-    10: "lru_percpu_hash",
-    11: "lpm_trie",
-    12: "array_of_maps",
-    13: "hash_of_maps",
-    27: "ringbuf",
+__all__ = [
+    "BPF_ANY",
+    "BPF_EXIST",
+    "BPF_F_NO_PREALLOC",
+    "BPF_NOEXIST",
+    "PER_CPU",
+    "TYPES",
+    "BatchCursor",
+    "Map",
+    "MapInfo",
+    "MapSpec",
+]
+
+_KERNEL_NAME_OCTETS = 15
+_BATCH_CALLS = {
+    "lookup": "bpf_map_lookup_batch",
+    "take": "bpf_map_lookup_and_delete_batch",
+    "update": "bpf_map_update_batch",
+    "delete": "bpf_map_delete_batch",
 }
-PER_CPU = frozenset({"percpu_hash", "percpu_array", "lru_percpu_hash"})
-
-BPF_ANY, BPF_NOEXIST, BPF_EXIST = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class MapSpec:
-    """What an object file, or the kernel, says of a map. Sizes in octets."""
+class MapInfo:
+    """What the kernel says of a map. ``ifindex`` is 0 unless a network card holds it."""
 
-    name: str
-    type: str
-    key_size: int
-    value_size: int
-    max_entries: int
-    flags: int
+    id: int
+    spec: MapSpec
+    ifindex: int
+    btf_id: int
 
 
-class BatchCursor:
-    """Where a batch operation goes on. ``done`` once the whole map has been visited."""
-
-    def __init__(self) -> None:
-        self.done = False
-        self._in: Any = None
-        # Hash maps keep a 32-bit bucket number here; other types use up to a key's size.
-        self._positions = (_libbpf.u64(), _libbpf.u64())
-        self._turn = 0
-
-    def arguments(self) -> tuple[Any, Any]:
-        """References for the call's in_batch and out_batch."""
-        return self._in, _libbpf.ref(self._positions[self._turn])
-
-    def advance(self) -> None:
-        """The call's out_batch becomes the next call's in_batch."""
-        self._in = _libbpf.ref(self._positions[self._turn])
-        self._turn ^= 1
-
-
-class Map:
+class Map(Batches):
     """
     A live map. Owns its file descriptor: ``close`` it, or use it in a ``with`` block.
 
@@ -78,8 +73,8 @@ class Map:
     """
 
     def __init__(self, fd: int, spec: MapSpec) -> None:
+        super().__init__(spec)
         self.fd = fd
-        self.spec = spec
         self._lib = _libbpf.library()
 
     def __enter__(self) -> Self:
@@ -88,192 +83,209 @@ class Map:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @classmethod
+    def create(cls, spec: MapSpec, *, inner: Map | None = None) -> Self:
+        """
+        Make a new map.
+
+        Args:
+            spec: What it shall be; see :meth:`MapSpec.complete` for what may be left out.
+            inner: What maps within it shall be like, for a map of maps whose ``spec.inner`` does
+                not say.
+
+        Returns:
+            The map; its ``spec`` is complete.
+
+        Raises:
+            BpfError: EINVAL naming the rules that ``spec`` breaks; or as the kernel refuses.
+        """
+        if inner is not None:
+            spec = replace(spec, inner=inner.spec)
+        spec = spec.complete()
+        if spec.type in OF_MAPS and spec.inner is None:
+            raise BpfError(f"create map {spec.name!r}", 22, "give the specification of inner maps")
+        return cls._make(spec, inner)
+
+    @classmethod
+    def from_fd(cls, fd: int) -> Self:
+        """
+        The map that a descriptor of this process is open on.
+
+        Args:
+            fd: From now on the new object's; on failure still the caller's.
+
+        Raises:
+            BpfError: If it is no map, or the kernel refuses.
+        """
+        try:
+            if os.readlink(f"/proc/self/fd/{fd}") != "anon_inode:bpf-map":  # noqa: PTH115
+                raise BpfError(f"open descriptor {fd}", 22, "it is not a map")
+            return cls(fd, _inspect(fd).spec)
+        except OSError as err:
+            raise BpfError(f"open descriptor {fd}", err.errno or 0) from err
+
+    @classmethod
+    def from_id(cls, map_id: int) -> Self:
+        """
+        Any map of this host, by the kernel's number.
+
+        Raises:
+            BpfError: ENOENT if there is none, EPERM without CAP_SYS_ADMIN.
+        """
+        with _phase(f"open map {map_id}"):
+            return cls._adopt(_libbpf.library().bpf_map_get_fd_by_id(map_id))
+
+    @classmethod
+    def from_path(cls, path: Path) -> Self:
+        """
+        The map that is pinned at ``path``. Compare its ``spec`` with what is wanted before use.
+
+        Raises:
+            BpfError: ENOENT if nothing is; EINVAL if it is not a map; or as the kernel refuses.
+        """
+        with _phase(f"open pin {path}"):
+            return cls._adopt(_libbpf.library().bpf_obj_get(os.fsencode(path)))
+
+    def clone(self, name: str | None = None) -> Self:
+        """
+        A new, empty map that is like this one.
+
+        Args:
+            name: Its name; this one's, as the kernel keeps it, if ``None``.
+
+        Raises:
+            BpfError: As :meth:`create`.
+        """
+        kept = self.spec.name.encode()[:_KERNEL_NAME_OCTETS].decode(errors="ignore")
+        return self.create(replace(self.spec, name=kept if name is None else name))
+
     def close(self) -> None:
         """Give the descriptor back. Again is fine."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
-    @property
-    def value_octets(self) -> int:
-        """Octets of one value as user space sees it: all CPUs' slots of a per-CPU map."""
-        if self.spec.type in PER_CPU:
-            return slot_size(self.spec.value_size) * possible_cpus()
-        return self.spec.value_size
+    def info(self) -> MapInfo:
+        """What the kernel says of it. Raises BpfError."""
+        with _phase(f"inspect map {self.spec.name}"):
+            return _inspect(self.fd)
 
-    def lookup(self, key: bytes) -> bytes:
+    def pin(self, path: Path) -> None:
         """
-        The value of ``key``; of a per-CPU map all slots, one after the other.
+        Give it a name in a BPF file system, which keeps it alive. ``path.unlink()`` ends that.
 
         Raises:
-            KeyNotFound: If there is no such key.
+            BpfError: EEXIST if the name is taken, EPERM if that is no BPF file system; or as the
+                kernel refuses.
+        """
+        with _phase(f"pin map {self.spec.name} at {path}"):
+            self._lib.bpf_obj_pin(self.fd, os.fsencode(path))
+
+    def lookup_map(self, key: Value) -> Self:
+        """
+        The map within a map of maps, opened: close it.
+
+        Raises:
+            KeyNotFound: If there is none at ``key``.
             BpfError: If the kernel refuses otherwise.
         """
-        value = bytearray(self.value_octets)
+        return self.from_id(integer(self.lookup(key)))
+
+    @classmethod
+    def _make(cls, spec: MapSpec, inner: Map | None) -> Self:
+        """Ask the kernel. An inner map is only looked at, and may go afterwards."""
+        options = _libbpf.sized(_libbpf.MapCreateOptions)
+        options.map_flags = spec.flags
+        owned = -1
         try:
-            self._lib.bpf_map_lookup_elem(
-                self.fd, _libbpf.address(self._key(key)), _libbpf.address(value)
-            )
-        except OSError as err:
-            raise self._error("look up in", err) from err
+            if spec.inner is not None and inner is None:
+                with Map.create(spec.inner) as template:
+                    return cls._make(spec, template)
+            if inner is not None:
+                options.inner_map_fd = inner.fd
+            with _phase(f"create map {spec.name!r}"):
+                if spec.type in STORAGE:
+                    types = storage_types(spec.value_size)
+                    owned = _libbpf.library().bpf_btf_load(_libbpf.address(types), len(types), None)
+                    options.btf_fd, options.btf_key_type_id, options.btf_value_type_id = owned, 1, 3
+                fd = _libbpf.library().bpf_map_create(
+                    NUMBERS[spec.type], spec.name.encode(), spec.key_size, spec.value_size,
+                    spec.max_entries, _libbpf.ref(options),
+                )  # fmt: skip
+        finally:
+            if owned >= 0:
+                os.close(owned)
+        return cls(fd, spec)
+
+    @classmethod
+    def _adopt(cls, fd: int) -> Self:
+        try:
+            return cls.from_fd(fd)
+        except BpfError:
+            os.close(fd)
+            raise
+
+    def _call_lookup(self, key: bytes) -> bytes:
+        value = bytearray(self.value_octets)
+        self._lib.bpf_map_lookup_elem(self.fd, _key(key), _libbpf.address(value))
         return bytes(value)
 
-    def update(self, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
-        """
-        Write one element.
+    def _call_update(self, key: bytes, value: bytes, flags: int) -> None:
+        self._lib.bpf_map_update_elem(self.fd, _key(key), _libbpf.address(value), flags)
 
-        Args:
-            key: ``key_size`` octets.
-            value: ``value_octets`` octets.
-            flags: BPF_ANY, BPF_NOEXIST (must be new) or BPF_EXIST (must be there).
+    def _call_delete(self, key: bytes) -> None:
+        self._lib.bpf_map_delete_elem(self.fd, _key(key))
 
-        Raises:
-            KeyExists, KeyNotFound: As the flags say.
-            MapFull: If there is no room.
-            BpfError: If the kernel refuses otherwise, or a size is wrong.
-        """
-        if len(value) != self.value_octets:
-            raise BpfError(
-                f"update map {self.spec.name}",
-                errnos.EINVAL,
-                f"a value has {self.value_octets} octets, not {len(value)}",
-            )
-        try:
-            self._lib.bpf_map_update_elem(
-                self.fd, _libbpf.address(self._key(key)), _libbpf.address(value), flags
-            )
-        except OSError as err:
-            raise self._error("update", err) from err
+    def _call_take(self, key: bytes) -> bytes:
+        value = bytearray(self.value_octets)
+        self._lib.bpf_map_lookup_and_delete_elem(self.fd, _key(key), _libbpf.address(value))
+        return bytes(value)
 
-    def delete(self, key: bytes) -> None:
-        """
-        Remove one element.
-
-        Raises:
-            KeyNotFound: If there is no such key.
-            BpfError: If the kernel refuses otherwise: EINVAL for an array.
-        """
-        try:
-            self._lib.bpf_map_delete_elem(self.fd, _libbpf.address(self._key(key)))
-        except OSError as err:
-            raise self._error("delete from", err) from err
-
-    def next_key(self, key: bytes | None = None) -> bytes | None:
-        """
-        The key after ``key`` in the kernel's order; the first one after ``None``, and after a key
-        that is gone. ``None`` after the last one.
-
-        Raises:
-            BpfError: If the kernel refuses.
-        """
+    def _call_next_key(self, key: bytes | None) -> bytes | None:
         following = bytearray(self.spec.key_size)
-        before = None if key is None else _libbpf.address(self._key(key))
-        try:
-            self._lib.bpf_map_get_next_key(self.fd, before, _libbpf.address(following))
-        except OSError as err:
-            if err.errno == errnos.ENOENT:
-                return None
-            raise self._error("walk", err) from err
+        before = None if key is None else _key(key)
+        self._lib.bpf_map_get_next_key(self.fd, before, _libbpf.address(following))
         return bytes(following)
 
-    def take_batch(self, keys: NDArray[Any], values: NDArray[Any], cursor: BatchCursor) -> int:
-        """
-        Look up and delete as many elements as the arrays hold.
+    def _call_batch(self, batch: Batch) -> tuple[int, int]:
+        count = _libbpf.u32(len(batch.keys))
+        arguments: list[Any] = [batch.keys.ctypes.data]
+        if batch.cursor is not None:
+            arguments[:0] = batch.cursor.arguments(self.spec.key_size)
+        if batch.values is not None and batch.operation != "delete":
+            arguments.append(batch.values.ctypes.data)
+        options = None
+        if batch.flags:
+            options = _libbpf.sized(_libbpf.BatchOptions)
+            options.elem_flags = batch.flags
+            options = _libbpf.ref(options)
+        call = getattr(self._lib, _BATCH_CALLS[batch.operation])
+        result = int(call(self.fd, *arguments, _libbpf.ref(count), options))
+        return max(0, -result), int(count.value)
 
-        Args:
-            keys: Shape (n,), C-contiguous, itemsize ``key_size``. Rows [0, result) are overwritten.
-            values: First axis n, C-contiguous, ``value_octets`` octets a row. Likewise.
-            cursor: A new one to begin with; ``cursor.done`` when the map has been walked through.
 
-        Returns:
-            Rows written. May be fewer than n although the map is not done: the kernel stops at the
-            end of a hash bucket.
+@contextmanager
+def _phase(phase: str) -> Iterator[None]:
+    """Kernel errors within are of this phase."""
+    try:
+        yield
+    except OSError as err:
+        raise BpfError(phase, err.errno or 0) from err
 
-        Raises:
-            BpfError: ENOSPC if a hash bucket has more elements than the arrays have rows; EINVAL
-                where the kernel has no batch operations for this map type.
 
-        Source: kernel/bpf/hashtab.c __htab_map_lookup_and_delete_batch() (5.6).
-        """
-        rows = len(keys)
-        self._require_layout(keys, self.spec.key_size)
-        self._require_layout(values, self.value_octets)
-        if len(values) < rows:
-            raise ValueError(f"values has {len(values)} rows, keys {rows}")
-        count = _libbpf.u32(rows)
-        position, next_position = cursor.arguments()
-        result = int(
-            self._lib.bpf_map_lookup_and_delete_batch(
-                self.fd,
-                position,
-                next_position,
-                keys.ctypes.data,
-                values.ctypes.data,
-                _libbpf.ref(count),
-                None,
-            )
-        )
-        if result == 0:
-            cursor.advance()
-            return int(count.value)
-        if result == -errnos.ENOENT:
-            cursor.done = True
-            return int(count.value)
-        raise map_error(f"drain map {self.spec.name}", -result)
+def _key(octets: bytes) -> Any:
+    # A map without keys wants a null pointer.
+    return _libbpf.address(octets) if octets else None
 
-    def update_batch(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
-        """
-        Write many elements, new or not.
 
-        Args:
-            keys: Shape (n,), C-contiguous, itemsize ``key_size``.
-            values: First axis n, C-contiguous, ``value_octets`` octets a row.
-
-        Raises:
-            MapFull: If there is no room for all of them; the first ones are written.
-            BpfError: If the kernel refuses otherwise.
-        """
-        self._require_layout(keys, self.spec.key_size)
-        self._require_layout(values, self.value_octets)
-        count = _libbpf.u32(len(keys))
-        try:
-            self._lib.bpf_map_update_batch(
-                self.fd, keys.ctypes.data, values.ctypes.data, _libbpf.ref(count), None
-            )
-        except OSError as err:
-            raise self._error("update", err) from err
-
-    def per_cpu(self, key: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """
-        The slots of ``key`` in a per-CPU map.
-
-        Args:
-            key: ``key_size`` octets.
-            dtype: Of one value; itemsize ``value_size``, which must divide by 8.
-
-        Returns:
-            Shape (possible CPUs,), a copy.
-
-        Raises:
-            KeyNotFound, BpfError: As :meth:`lookup`.
-        """
-        return np.frombuffer(self.lookup(key), dtype)
-
-    def _key(self, key: bytes) -> bytes:
-        if len(key) != self.spec.key_size:
-            raise BpfError(
-                f"use map {self.spec.name}",
-                errnos.EINVAL,
-                f"a key has {self.spec.key_size} octets, not {len(key)}",
-            )
-        return key
-
-    def _require_layout(self, array: NDArray[Any], octets: int) -> None:
-        row = array.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
-        if row != octets or not array.flags.c_contiguous:
-            raise ValueError(
-                f"map {self.spec.name} wants contiguous rows of {octets} octets, not {row}"
-            )
-
-    def _error(self, verb: str, err: OSError) -> BpfError:
-        return map_error(f"{verb} map {self.spec.name}", err.errno or 0)
+def _inspect(fd: int) -> MapInfo:
+    raw = _libbpf.info(_libbpf.MapInfo, fd)
+    spec = MapSpec(
+        name=raw.name.decode(),
+        type=TYPES.get(raw.type, str(raw.type)),
+        key_size=raw.key_size,
+        value_size=raw.value_size,
+        max_entries=raw.max_entries,
+        flags=raw.map_flags,
+    )
+    return MapInfo(raw.id, spec, raw.ifindex, raw.btf_id)
