@@ -226,12 +226,6 @@ class MapCreateOptions(c.Structure):
     )
 
 
-class BatchOptions(c.Structure):
-    """struct bpf_map_batch_opts."""
-
-    _fields_ = (("sz", Size), ("elem_flags", U64), ("flags", U64))
-
-
 class LinkInfo(c.Structure):
     """struct bpf_link_info, tcx member."""
 

@@ -68,7 +68,6 @@ class Batch:
     keys: NDArray[Any]
     values: NDArray[Any] | None = None
     cursor: BatchCursor | None = None
-    flags: int = BPF_ANY
 
 
 class Batches(Elements):
@@ -126,7 +125,7 @@ class Batches(Elements):
 
     def update_batch(self, keys: NDArray[Any], values: NDArray[Any], flags: int = BPF_ANY) -> None:
         """
-        Write many elements.
+        Write many elements; with rules one by one, which the kernel cannot do in batches.
 
         Args:
             keys: Shape (n,), C-contiguous, itemsize ``key_size``.
@@ -139,8 +138,9 @@ class Batches(Elements):
             BpfError: If the kernel refuses otherwise. All say how many were written.
         """
         rows = self._require_layouts(keys, values)
-        if self.supports("update"):
-            errno, done = self._call_batch(Batch("update", keys, values, flags=flags))
+        # The kernel's batch knows no such rules: generic_map_update_batch() refuses these flags.
+        if not flags and self.supports("update"):
+            errno, done = self._call_batch(Batch("update", keys, values))
         else:
             errno, done = self._update_singly(keys, values, flags)
         if errno:

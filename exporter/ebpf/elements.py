@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno as errnos
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from exporter.ebpf.cpus import possible_cpus, slot_size
 from exporter.ebpf.errors import BpfError, DumpIncomplete, KeyNotFound, MapFull, map_error
 from exporter.ebpf.mapspec import ANY_ONLY, BPF_ANY, BPF_EXIST, BPF_NOEXIST, PER_CPU, MapSpec
-from exporter.ebpf.values import Value, encode, integer, network, text
+from exporter.ebpf.values import Value, encode, integer, network, prefix_octets, text
 
 #: A walk may be thrown back to the beginning; it makes at most this many look-ups per entry.
 LOOKUPS_PER_ENTRY = 4
@@ -234,9 +235,12 @@ class Elements(ABC):
         if following is not None:
             raise DumpIncomplete(f"walk map {self.spec.name}")
 
+    def __iter__(self) -> Iterator[bytes]:
+        return self.keys()
+
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every key and its value, as :meth:`keys`; one that is gone by then is left out."""
-        for key in self.keys():
+        for key in self:
             try:
                 yield key, self.lookup(key)
             except KeyNotFound:
@@ -251,8 +255,11 @@ class Elements(ABC):
         """
         if isinstance(key, (bytes, bytearray, memoryview)):
             return self._whole("key", bytes(key), self.spec.key_size)
-        if isinstance(key, str) and self.spec.type == "lpm_trie":
-            return self._whole("key", encode(network(key), self.spec.key_size), self.spec.key_size)
+        if self.spec.type == "lpm_trie":
+            key = network(key) if isinstance(key, str) else key
+            if isinstance(key, (IPv4Network, IPv6Network, IPv4Address, IPv6Address)):
+                # Not padded: 10.0.0.0/8 in a trie of IPv6 would be a00::/8.
+                return self._whole("key", prefix_octets(ip_network(key)), self.spec.key_size)
         return encode(key, self.spec.key_size)
 
     def content_octets(self, value: Content) -> bytes:

@@ -18,6 +18,7 @@ from typing import Self
 
 from exporter.ebpf.batches import Batch, Batches
 from exporter.ebpf.errors import BpfError
+from exporter.ebpf.maps import Map, MapInfo
 from exporter.ebpf.mapspec import (
     ANY_ONLY,
     BPF_EXIST,
@@ -26,7 +27,6 @@ from exporter.ebpf.mapspec import (
     OF_MAPS,
     MapSpec,
 )
-from exporter.ebpf.maps import Map, MapInfo
 from exporter.ebpf.object import Object, ObjectSpec
 from exporter.ebpf.programs import Program, ProgramInfo, ProgramSpec, TestRun
 
@@ -71,6 +71,7 @@ class _Store:
         self.number = next(_numbers)
         self.spec = spec
         self.elements: dict[bytes, bytes] = {}
+        self.used: dict[bytes, int] = {}
         KERNEL.maps[self.number] = self
 
 
@@ -114,7 +115,7 @@ class FakeMap(Map):
 
     def info(self) -> MapInfo:
         """As :meth:`Map.info`."""
-        self._require_open(f"inspect map {self.spec.name}")
+        self._require_open(f"inspect map {self.spec.name}", errnos.EBADFD)
         return MapInfo(self._store.number, self._store.spec, 0, 0)
 
     def pin(self, path: Path) -> None:
@@ -153,9 +154,9 @@ class FakeMap(Map):
             raise _refused(phase, errno)
         return cls(store.spec, store)
 
-    def _require_open(self, phase: str) -> None:
+    def _require_open(self, phase: str, errno: int = errnos.EBADF) -> None:
         if self.fd < 0:
-            raise _refused(phase, errnos.EBADF)
+            raise _refused(phase, errno)
 
     @property
     def _elements(self) -> dict[bytes, bytes]:
@@ -184,6 +185,8 @@ class FakeMap(Map):
         if not exists:
             self._make_room()
         elements[place] = self._reference(value)
+        if self.spec.type in _LRU:
+            self._store.used[place] = next(_numbers)
 
     def _call_delete(self, key: bytes) -> None:
         if self.spec.type in _QUEUES or (self.spec.type in INDEXED and not self._of_references()):
@@ -199,6 +202,7 @@ class FakeMap(Map):
         return self._elements.pop(self._found(key))
 
     def _call_next_key(self, key: bytes | None) -> bytes | None:
+        keys = list(self._elements)
         if self.spec.type in _QUEUES:
             raise _os_error(errnos.EINVAL)
         if self.spec.type in INDEXED:
@@ -207,7 +211,6 @@ class FakeMap(Map):
                 return None
             following = index + 1 if index < self.spec.max_entries else 0
             return following.to_bytes(4, "little")
-        keys = list(self._elements)
         place = None if key is None else self._place(key)
         at = keys.index(place) + 1 if place in self._elements else 0
         return keys[at] if at < len(keys) else None
@@ -229,7 +232,7 @@ class FakeMap(Map):
         if key not in elements:
             raise _os_error(errnos.ENOENT)
         if self.spec.type in _LRU:
-            elements[key] = elements.pop(key)
+            self._store.used[key] = next(_numbers)
         return key
 
     def _place(self, key: bytes) -> bytes:
@@ -267,7 +270,8 @@ class FakeMap(Map):
         if len(elements) < self.spec.max_entries:
             return
         if self.spec.type in _LRU:
-            del elements[next(iter(elements))]
+            # Order of use is kept apart: a look-up does not move a key in the walk's order.
+            del elements[min(elements, key=lambda key: self._store.used.get(key, 0))]
         elif self.spec.type not in INDEXED:
             raise _os_error(errnos.ENOSPC if self.spec.type == "lpm_trie" else errnos.E2BIG)
 
@@ -365,7 +369,7 @@ class FakeObject(Object):
             BpfError: If a name is not in the object.
         """
         sizes, functions = max_entries or {}, run or {}
-        known = {found.name for found in (*spec.maps, *spec.programs)}
+        known = {m.name for m in spec.maps} | {p.name for p in spec.programs}
         for name in (*sizes, *functions):
             if name not in known:
                 raise _refused(f"load {spec.path.name}", 0, f"it has nothing named {name}")

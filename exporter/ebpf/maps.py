@@ -6,6 +6,7 @@ Every call may block as long as the kernel takes; the interpreter lock is releas
 
 from __future__ import annotations
 
+import errno as errnos
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,7 +104,9 @@ class Map(Batches):
             spec = replace(spec, inner=inner.spec)
         spec = spec.complete()
         if spec.type in OF_MAPS and spec.inner is None:
-            raise BpfError(f"create map {spec.name!r}", 22, "give the specification of inner maps")
+            raise BpfError(
+                f"create map {spec.name!r}", errnos.EINVAL, "give the specification of inner maps"
+            )
         return cls._make(spec, inner)
 
     @classmethod
@@ -119,7 +122,7 @@ class Map(Batches):
         """
         try:
             if os.readlink(f"/proc/self/fd/{fd}") != "anon_inode:bpf-map":  # noqa: PTH115
-                raise BpfError(f"open descriptor {fd}", 22, "it is not a map")
+                raise BpfError(f"open descriptor {fd}", errnos.EINVAL, "it is not a map")
             return cls(fd, _inspect(fd).spec)
         except OSError as err:
             raise BpfError(f"open descriptor {fd}", err.errno or 0) from err
@@ -254,13 +257,8 @@ class Map(Batches):
             arguments[:0] = batch.cursor.arguments(self.spec.key_size)
         if batch.values is not None and batch.operation != "delete":
             arguments.append(batch.values.ctypes.data)
-        options = None
-        if batch.flags:
-            options = _libbpf.sized(_libbpf.BatchOptions)
-            options.elem_flags = batch.flags
-            options = _libbpf.ref(options)
         call = getattr(self._lib, _BATCH_CALLS[batch.operation])
-        result = int(call(self.fd, *arguments, _libbpf.ref(count), options))
+        result = int(call(self.fd, *arguments, _libbpf.ref(count), None))
         return max(0, -result), int(count.value)
 
 

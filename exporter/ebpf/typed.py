@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno as errnos
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -93,7 +94,9 @@ class TypedMap(Generic[K, V]):
         """
         if self.table.spec.type in PER_CPU:
             name = self.table.spec.name
-            raise BpfError(f"look up in map {name}", 22, "it has a value for each CPU: per_cpu()")
+            raise BpfError(
+                f"look up in map {name}", errnos.EINVAL, "it has a value for each CPU: per_cpu()"
+            )
         return self._value.decode(self.table.lookup(self._key_octets(key)))
 
     def per_cpu(self, key: K | Value) -> list[V]:
@@ -128,18 +131,24 @@ class TypedMap(Generic[K, V]):
 
     def keys(self) -> Iterator[K]:
         """As :meth:`Elements.keys`."""
-        yield from map(self._key.decode, self.table.keys())
+        yield from map(self._key.decode, self.table)
+
+    def __iter__(self) -> Iterator[K]:
+        return self.keys()
 
     def items(self) -> Iterator[tuple[K, V]]:
         """As :meth:`Elements.items`. Raises BpfError if this is a per-CPU map."""
-        for key in self.keys():
+        for key in self:
             try:
                 yield key, self.lookup(key)
             except KeyNotFound:
                 continue
 
     def _key_octets(self, key: Any) -> bytes:
-        return encode(self._key.prepare(key), self.table.spec.key_size)
+        prepared = self._key.prepare(key)
+        if isinstance(prepared, (bytes, bytearray, memoryview)):
+            return encode(prepared, self.table.spec.key_size)
+        return self.table.key_octets(prepared)
 
     def _content(self, value: Any) -> Content:
         if isinstance(value, (Descriptor, np.ndarray)):
