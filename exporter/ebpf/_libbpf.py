@@ -437,6 +437,11 @@ def address(buffer: bytes | bytearray) -> Any:
     return c.cast((c.c_char * len(buffer)).from_buffer(buffer), Pointer)
 
 
+def room(size: int) -> Any:
+    """``size`` zeroed octets for C to write; their ``raw`` is a copy as bytes."""
+    return (c.c_char * size)()
+
+
 def pointer_to(value: Any) -> int:
     """The address of a C value, which the caller keeps alive."""
     return c.addressof(value)

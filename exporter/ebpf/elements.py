@@ -10,6 +10,7 @@ else that :func:`exporter.ebpf.values.encode` knows is converted.
 from __future__ import annotations
 
 import errno as errnos
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
@@ -51,7 +52,7 @@ class Elements(ABC):
     def __init__(self, spec: MapSpec) -> None:
         self.spec = spec
 
-    @property
+    @functools.cached_property
     def value_octets(self) -> int:
         """Octets of one value as user space sees it: all CPUs' slots of a per-CPU map."""
         if self.spec.type in PER_CPU:
@@ -253,6 +254,8 @@ class Elements(ABC):
         Raises:
             BpfError: EINVAL if octets are not whole; EOVERFLOW if it does not fit.
         """
+        if type(key) is bytes and len(key) == self.spec.key_size:
+            return key  # nearly always
         if isinstance(key, (bytes, bytearray, memoryview)):
             return self._whole("key", bytes(key), self.spec.key_size)
         if self.spec.type == "lpm_trie":
@@ -269,6 +272,8 @@ class Elements(ABC):
         Raises:
             BpfError: EINVAL if octets are not whole; EOVERFLOW if it does not fit.
         """
+        if type(value) is bytes and len(value) == self.value_octets:
+            return value  # nearly always
         size = self.spec.value_size
         if isinstance(value, (bytes, bytearray, memoryview)):
             return self._whole("value", bytes(value), self.value_octets)

@@ -228,27 +228,28 @@ class Map(Batches):
             os.close(fd)
             raise
 
+    # A map without keys wants a null pointer for one.
+
     def _call_lookup(self, key: bytes) -> bytes:
-        value = bytearray(self.value_octets)
-        self._lib.bpf_map_lookup_elem(self.fd, _key(key), _libbpf.address(value))
-        return bytes(value)
+        value = _libbpf.room(self.value_octets)
+        self._lib.bpf_map_lookup_elem(self.fd, key or None, value)
+        return bytes(value.raw)
 
     def _call_update(self, key: bytes, value: bytes, flags: int) -> None:
-        self._lib.bpf_map_update_elem(self.fd, _key(key), _libbpf.address(value), flags)
+        self._lib.bpf_map_update_elem(self.fd, key or None, value, flags)
 
     def _call_delete(self, key: bytes) -> None:
-        self._lib.bpf_map_delete_elem(self.fd, _key(key))
+        self._lib.bpf_map_delete_elem(self.fd, key or None)
 
     def _call_take(self, key: bytes) -> bytes:
-        value = bytearray(self.value_octets)
-        self._lib.bpf_map_lookup_and_delete_elem(self.fd, _key(key), _libbpf.address(value))
-        return bytes(value)
+        value = _libbpf.room(self.value_octets)
+        self._lib.bpf_map_lookup_and_delete_elem(self.fd, key or None, value)
+        return bytes(value.raw)
 
     def _call_next_key(self, key: bytes | None) -> bytes | None:
-        following = bytearray(self.spec.key_size)
-        before = None if key is None else _key(key)
-        self._lib.bpf_map_get_next_key(self.fd, before, _libbpf.address(following))
-        return bytes(following)
+        following = _libbpf.room(self.spec.key_size)
+        self._lib.bpf_map_get_next_key(self.fd, key, following)
+        return bytes(following.raw)
 
     def _call_batch(self, batch: Batch) -> tuple[int, int]:
         count = _libbpf.u32(len(batch.keys))
@@ -269,11 +270,6 @@ def _phase(phase: str) -> Iterator[None]:
         yield
     except OSError as err:
         raise BpfError(phase, err.errno or 0) from err
-
-
-def _key(octets: bytes) -> Any:
-    # A map without keys wants a null pointer.
-    return _libbpf.address(octets) if octets else None
 
 
 def _inspect(fd: int) -> MapInfo:
