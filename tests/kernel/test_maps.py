@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.ebpf import batches
+from exporter.capture.fetcher import OBJECT_PATH
+from exporter.ebpf import _libbpf, batches
 from exporter.ebpf.batches import OPERATIONS, BatchCursor
 from exporter.ebpf.cpus import possible_cpus, slot_size, slots, summed
 from exporter.ebpf.errors import BpfError, DumpIncomplete, KeyExists, KeyNotFound, MapFull
 from exporter.ebpf.fakes import FakeMap
 from exporter.ebpf.maps import Map
 from exporter.ebpf.mapspec import BPF_EXIST, BPF_NOEXIST, TYPES, MapSpec
+from exporter.ebpf.object import Object, ObjectSpec
 from exporter.ebpf.typed import OCTETS, PREFIX, SIGNED, TEXT, UNSIGNED, TypedMap, record
 from tests.kernel.tables import Tables, bpf_file_system, spec
 
@@ -729,3 +731,49 @@ def test_a_walk_has_an_end(tables: Tables) -> None:
         renew()
     with pytest.raises(DumpIncomplete, match="walk map test"):
         next(reading)
+
+
+def test_wide_keys_in_batches(tables: Tables) -> None:
+    """A key of 20 octets is where a trie's batch goes on: the cursor has room for all of it."""
+    table = tables.make("lpm_trie", 20, 4, 100)
+    keys, values = np.zeros((50, 20), np.uint8), np.zeros((50, 4), np.uint8)
+    keys[:, 0], keys[:, 19], values[:, 0] = 128, range(50), range(50)
+    table.update_batch(keys, values)
+    cursor, seen = BatchCursor(), []
+    room = arrays(table, 7)
+    while not cursor.done:
+        rows = table.lookup_batch(*room, cursor)
+        seen += room[0][:rows, 19].tolist()
+    assert sorted(seen) == list(range(50))
+    if batches._remembered.get(("lpm_trie", "lookup")) and tables.kind is Map:
+        assert [len(position) for position in cursor._positions] == [20, 20]
+
+
+def test_nothing_is_left_open(tmp_path: Path) -> None:
+    """A hundred maps made, opened again, cloned, pinned and refused leave no descriptor."""
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with bpf_file_system(tmp_path / "bpf") as directory:
+        for _ in range(100):
+            with Map.create(spec("array")) as table, table.clone() as copy:
+                copy.pin(directory / "test")
+                with Map.from_id(table.info().id), Map.from_path(directory / "test"):
+                    pass
+                outer = MapSpec("outer", "array_of_maps", 0, 0, 1, inner=spec("hash"))
+                with Map.create(outer) as outside, pytest.raises(BpfError):
+                    outside.upsert(0, table)
+                with Map.create(spec("sk_storage", 4, 8, 0)):
+                    pass
+                (directory / "test").unlink()
+                with pytest.raises(BpfError):
+                    Map.create(spec("hash", 4, 1 << 31))
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_pinned_program(tmp_path: Path) -> None:
+    """A pin of something else than a map is refused, and not left open."""
+    with bpf_file_system(tmp_path / "bpf") as directory:
+        with Object.load(ObjectSpec.open(OBJECT_PATH)) as loaded:
+            program = next(iter(loaded.programs.values()))
+            _libbpf.library().bpf_obj_pin(program.fd, os.fsencode(directory / "program"))
+        with pytest.raises(BpfError, match="it is not a map"):
+            Map.from_path(directory / "program")
