@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from bcc.table import HashTable, PerCpuHash  # type: ignore[import-not-found]
+from bcc.table import HashTable, PerCpuHash
 
 
 def table_of(descriptor: int, kind: str, entries: int) -> Any:
@@ -41,7 +41,7 @@ def table_of(descriptor: int, kind: str, entries: int) -> Any:
 
 def cpus() -> int:
     """As bcc counts them."""
-    from bcc.utils import get_possible_cpus  # type: ignore[import-not-found]
+    from bcc.utils import get_possible_cpus
 
     return len(get_possible_cpus())
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from exporter.ebpf.batches import Batch, Batches
+from exporter.ebpf.contexts import SkbContext, XdpContext
 from exporter.ebpf.errors import BpfError
 from exporter.ebpf.maps import Map, MapInfo
 from exporter.ebpf.mapspec import (
@@ -325,8 +326,18 @@ class FakeProgram(Program):
         self._require_open("inspect")
         return ProgramInfo(self.number, self.spec.name[:15], self.spec.type, "0" * 16, 0, 0, 0, 0)
 
-    def test_run(self, packet: bytes, repeat: int = 1, cb: Sequence[int] = ()) -> TestRun:
-        """As :meth:`Program.test_run`; ``cb`` is ignored, a frame has at least 14 octets."""
+    def test_run(
+        self,
+        packet: bytes,
+        repeat: int = 1,
+        cb: Sequence[int] = (),
+        *,
+        context: SkbContext | XdpContext | None = None,
+    ) -> TestRun:
+        """
+        As :meth:`Program.test_run`: packet and context come back as they were, and ``cb`` is
+        ignored. A frame has at least 14 octets.
+        """
         del cb
         self._require_open("test-run")
         if len(packet) < 14:
@@ -335,7 +346,15 @@ class FakeProgram(Program):
         for _ in range(repeat):
             retval = self._run(packet)
             self.runs += 1
-        return TestRun(retval, 0)
+        return TestRun(retval, 0, packet, len(packet), context)
+
+    def pin(self, path: Path) -> None:
+        """Not faked: a program's pin is for other processes. Raises BpfError, EPERM."""
+        raise _refused(f"pin program {self.spec.name} at {path}", errnos.EPERM)
+
+    def maps(self) -> tuple[Map, ...]:
+        """None: a function of the packet names no maps."""
+        return ()
 
     def _require_open(self, verb: str) -> None:
         if self.fd < 0:

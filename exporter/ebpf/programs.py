@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import errno as errnos
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from exporter.ebpf import _libbpf, _programs, kinds
+from exporter.ebpf import _libbpf, _programs, clock, kinds
 from exporter.ebpf.contexts import SKB_TYPES, SkbContext, XdpContext
 from exporter.ebpf.errors import BpfError, FeatureMissing
-from exporter.ebpf.maps import TYPES as MAP_TYPES
-from exporter.ebpf.maps import Map, MapSpec
+from exporter.ebpf.maps import Map
 
 #: The kernel's own errno for "this type has no test run", include/linux/errno.h.
 _ENOTSUPP = 524
@@ -91,7 +89,7 @@ def unix_ns(boot_ns: int) -> int:
     Args:
         boot_ns: CLOCK_BOOTTIME, nanoseconds.
     """
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + boot_ns
+    return clock.unix_time_ns(boot_ns, clock.BOOT)
 
 
 class Program:
@@ -205,7 +203,7 @@ class Program:
         """
         found: list[Map] = []
         try:
-            found.extend(_map_from_id(map_id) for map_id in self.info().map_ids)
+            found.extend(Map.from_id(map_id) for map_id in self.info().map_ids)
         except BpfError:
             for opened in found:
                 opened.close()
@@ -313,22 +311,3 @@ def _require_program(fd: int, phase: str) -> None:
     kind = _programs.kind_of(fd)
     if kind != "prog":
         raise BpfError(phase, errnos.EINVAL, f"it is a {kind}, not a program")
-
-
-def _map_from_id(map_id: int) -> Map:
-    try:
-        fd = _libbpf.library().bpf_map_get_fd_by_id(map_id)
-    except OSError as err:
-        raise BpfError(f"open map {map_id}", err.errno or 0) from err
-    raw = _libbpf.info(_libbpf.MapInfo, fd)
-    return Map(
-        fd,
-        MapSpec(
-            name=raw.name.decode(errors="replace"),
-            type=MAP_TYPES.get(raw.type, f"unknown ({raw.type})"),
-            key_size=raw.key_size,
-            value_size=raw.value_size,
-            max_entries=raw.max_entries,
-            flags=raw.map_flags,
-        ),
-    )

@@ -46,9 +46,13 @@ def test_a_program() -> None:
     program = FakeProgram(SPEC, run)
     assert isinstance(program, Program)
     with program:
-        assert program.test_run(bytes(60), repeat=3).retval == 2
+        done = program.test_run(bytes(60), repeat=3)
+        assert (done.retval, done.packet, done.octets) == (2, bytes(60), 60)
         assert (lengths, program.runs) == ([60, 60, 60], 3)
         assert program.info().name == "count_every_pac"
+        assert program.maps() == ()
+        with pytest.raises(BpfError, match="pin program"):
+            program.pin(Path("pin"))
         with pytest.raises(BpfError, match="test-run program count_every_packet: Invalid"):
             program.test_run(bytes(13))
     program.close()
