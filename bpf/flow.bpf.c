@@ -4,6 +4,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "flow/observe.h"
+#include "kernel/loader.h"
 
 SEC("tc")
 int tc_ingress(struct __sk_buff *skb)

@@ -3,16 +3,17 @@
 
 #include <linux/types.h>
 
+#include "../kernel/loader.h"
 #include "export.h"
 
 /* Set before load; the verifier then removes what they switch off. One byte or a word each, widest
  * first, so that .rodata has no holes. */
-const volatile __u32 sampling_interval = 1; /* 1 in N packets; 0 and 1 take every packet */
-const volatile __u16 netns = 0;             /* flow_key.netns of every packet this program sees */
-const volatile __u8 count_segments = 1; /* GSO super-packet: 1 as its segments, 0 as one packet */
-const volatile __u8 coarse_clock = 0;   /* bpf_ktime_get_coarse_ns (5.11) for a flow's end */
-const volatile __u8 replay = 0;         /* packets come from a capture: see struct replay_context */
-const volatile __u8 ring_fallback = 1;  /* 0: what the flow map refuses is lost, and counted */
+SETTING(__u32, sampling_interval, 1); /* 1 in N packets; 0 and 1 take every packet */
+SETTING(__u16, netns, 0);             /* flow_key.netns of every packet this program sees */
+SETTING(__u8, count_segments, 1);     /* GSO super-packet: 1 as its segments, 0 as one packet */
+SETTING(__u8, coarse_clock, 0);       /* bpf_ktime_get_coarse_ns (5.11) for a flow's end */
+SETTING(__u8, replay, 0);             /* packets come from a capture: see struct replay_context */
+SETTING(__u8, ring_fallback, 1);      /* 0: what the flow map refuses is lost, and counted */
 
 /* How a replayed packet's facts lie in skb->cb, the one part of the context that every kernel's
  * BPF_PROG_TEST_RUN takes from the caller. */

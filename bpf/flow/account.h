@@ -24,7 +24,7 @@ static __always_inline void make_key(struct flow_key *key, const struct packet *
 	*(struct address *)key->dst_addr = packet->dst_addr;
 	word[0] = packet->ifindex;
 	word[1] = packet->src_port | (__u32)packet->dst_port << 16;
-	word[2] = netns | (__u32)packet->vlan_id << 16;
+	word[2] = setting(netns) | (__u32)packet->vlan_id << 16;
 	word[3] = packet->inner_vlan_id | (__u32)packet->ip_protocol << 16 |
 		  (__u32)packet->direction << 24;
 }
@@ -34,7 +34,7 @@ static __always_inline void make_key(struct flow_key *key, const struct packet *
  * tick early. */
 static __always_inline __u64 exact_time(const struct increment *increment)
 {
-	return coarse_clock ? bpf_ktime_get_ns() : increment->mono_ns;
+	return setting(coarse_clock) ? bpf_ktime_get_ns() : increment->mono_ns;
 }
 
 static __always_inline void start_flow(struct flow_stats *stats, const struct packet *packet,
@@ -46,7 +46,7 @@ static __always_inline void start_flow(struct flow_stats *stats, const struct pa
 	stats->packets = increment->packets;
 	stats->octets_l2 = increment->octets_l2;
 	stats->octets_l3 = increment->octets_l3;
-	stats->sampling_interval = sampling_interval ? sampling_interval : 1;
+	stats->sampling_interval = setting(sampling_interval) ? setting(sampling_interval) : 1;
 	stats->tcp_control_bits = packet->tcp_control_bits;
 	stats->tcp_flag_sets = packet->tcp_flag_sets;
 	stats->dscp = packet->dscp;
@@ -66,7 +66,7 @@ static __always_inline void continue_flow(struct flow_stats *stats, const struct
 	if (stats->last_mono_ns < increment->mono_ns)
 		stats->last_mono_ns = increment->mono_ns;
 	/* The packets of a capture need not be in the order of their times. */
-	if (replay && stats->first_mono_ns > increment->mono_ns)
+	if (setting(replay) && stats->first_mono_ns > increment->mono_ns)
 		stats->first_mono_ns = increment->mono_ns;
 	stats->packets += increment->packets;
 	stats->octets_l2 += increment->octets_l2;
@@ -80,8 +80,8 @@ static __always_inline void continue_flow(struct flow_stats *stats, const struct
 static __always_inline enum outcome account_refused(struct flow_record *record, long err)
 {
 	record->map_errno = -err;
-	if (ring_fallback &&
-	    !bpf_ringbuf_output(&flow_ring, record, sizeof(*record), BPF_RB_NO_WAKEUP))
+	if (setting(ring_fallback) &&
+	    !bpf_ringbuf_output(MAP(flow_ring), record, sizeof(*record), BPF_RB_NO_WAKEUP))
 		return OUTCOME_RING;
 	return err == -E2BIG ? OUTCOME_LOST_MAP_FULL : OUTCOME_LOST_MAP_BUSY;
 }
@@ -122,7 +122,7 @@ account(const struct packet *packet, const struct increment *increment, struct c
 	void *flows;
 
 	make_key(&key, packet);
-	flows = bpf_map_lookup_elem(&flow_active, &slot);
+	flows = bpf_map_lookup_elem(MAP(flow_active), &slot);
 	if (!flows) /* never: the slot is filled before load and only ever replaced */
 		return OUTCOME_LOST_MAP_BUSY;
 	stats = bpf_map_lookup_elem(flows, &key);

@@ -21,7 +21,7 @@ static __always_inline void remember_first(const struct packet *packet,
 
 	/* A refused insert (LRU under contention) only means that later fragments stay unmatched.
 	 */
-	bpf_map_update_elem(&fragments, key, &first, BPF_ANY);
+	bpf_map_update_elem(MAP(fragments), key, &first, BPF_ANY);
 }
 
 /* Give a later fragment the ports of its datagram's first. Out of line: fragments are rare, and
@@ -32,7 +32,7 @@ static __noinline int join_fragments(struct packet *packet, struct counters *led
 		.src_addr = packet->src_addr,
 		.dst_addr = packet->dst_addr,
 		.identification = packet->identification,
-		.netns = netns,
+		.netns = setting(netns),
 		.ip_protocol = packet->ip_version == 4 ? packet->ip_protocol : 0,
 	};
 	const struct fragment_flow *first;
@@ -41,7 +41,7 @@ static __noinline int join_fragments(struct packet *packet, struct counters *led
 		remember_first(packet, &key);
 		return 0;
 	}
-	first = bpf_map_lookup_elem(&fragments, &key);
+	first = bpf_map_lookup_elem(MAP(fragments), &key);
 	if (!first) {
 		ledger->fragments_unmatched++;
 		return 0;

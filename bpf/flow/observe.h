@@ -19,14 +19,15 @@
 
 static __always_inline int take_sample(void)
 {
-	return sampling_interval <= 1 || bpf_get_prandom_u32() % sampling_interval == 0;
+	return setting(sampling_interval) <= 1 ||
+	       bpf_get_prandom_u32() % setting(sampling_interval) == 0;
 }
 
 static __always_inline __u64 packet_time(const struct __sk_buff *skb)
 {
-	if (replay)
+	if (setting(replay))
 		return (__u64)skb->cb[REPLAY_TIME_HIGH] << 32 | skb->cb[REPLAY_TIME_LOW];
-	return coarse_clock ? bpf_ktime_get_coarse_ns() : bpf_ktime_get_ns();
+	return setting(coarse_clock) ? bpf_ktime_get_coarse_ns() : bpf_ktime_get_ns();
 }
 
 static __always_inline void start_packet(struct packet *packet, const struct __sk_buff *skb,
@@ -39,7 +40,7 @@ static __always_inline void start_packet(struct packet *packet, const struct __s
 	barrier_var(octets);
 	barrier_var(ifindex);
 	barrier_var(frame_octets);
-	if (replay) {
+	if (setting(replay)) {
 		octets = skb->cb[REPLAY_OCTETS];
 		ifindex = skb->cb[REPLAY_IFINDEX];
 		frame_octets = skb->cb[REPLAY_FRAME_OCTETS];
@@ -93,7 +94,7 @@ static __always_inline int observe(struct __sk_buff *skb, enum flow_direction di
 	__u32 index = direction;
 	int sampled;
 
-	ledger = bpf_map_lookup_elem(&counters, &index);
+	ledger = bpf_map_lookup_elem(MAP(counters), &index);
 	if (!ledger)
 		return TC_ACT_UNSPEC;
 	start_packet(&packet, skb, direction);

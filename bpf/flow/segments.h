@@ -50,7 +50,7 @@ static __always_inline void measure(struct increment *increment, const struct __
 	increment->packets = 1;
 	increment->octets_l2 = packet->octets;
 	increment->octets_l3 = packet->ip_octets;
-	if (!count_segments || !packet->gso_size)
+	if (!setting(count_segments) || !packet->gso_size)
 		return;
 	segments = segment_count(skb, packet);
 	if (segments <= 1)

@@ -7,6 +7,7 @@
 
 #include "../abi/counters.h"
 #include "../abi/flow_key.h"
+#include "../kernel/loader.h"
 
 /* The ledger, indexed by enum flow_direction. */
 struct {

@@ -7,6 +7,7 @@
 
 #include "../abi/flow_key.h"
 #include "../abi/flow_stats.h"
+#include "../kernel/loader.h"
 
 /* Two preallocated per-CPU hashes, one of them in the slot of flow_active. User space flips the
  * slot; the update returns after an RCU grace period, so no program still writes to the retired map

@@ -5,6 +5,8 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "../kernel/loader.h"
+
 /* struct flow_record of packets that the flow map could not take. Size is set before load. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

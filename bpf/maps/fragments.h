@@ -5,6 +5,7 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "../kernel/loader.h"
 #include "../parse/packet.h"
 
 /* What makes fragments parts of one datagram: RFC 791 section 3.2, RFC 8200 section 4.5. */

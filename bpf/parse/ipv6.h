@@ -10,6 +10,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "../kernel/compat.h"
+#include "../kernel/loader.h"
 #include "cursor.h"
 #include "packet.h"
 
@@ -48,9 +49,8 @@ static __always_inline __u32 extension_octets(__u8 kind, __u8 length)
 		octets = sizeof(struct ipv6_extension);
 	if (kind == IPPROTO_AH)
 		octets = (length + 2) * 4;
-	/* Let the verifier forget which header it was: it would follow every sequence of headers.
-	 */
-	barrier_var(octets);
+	/* Which header it was, or the verifier would follow every sequence of headers. */
+	FORGET(octets);
 	return octets & EXTENSION_OCTETS_MASK;
 }
 
