@@ -5,11 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OBJECT := exporter/capture/flow.bpf.o
+SOURCE := exporter/capture/flow.bpf.c
 BPF_SOURCES := $(shell find bpf -name '*.[ch]')
 
 .PHONY: setup run test test-setup lint format abi proto bench docs clean
 
-setup: $(VENV)/.runtime $(OBJECT)
+setup: $(VENV)/.runtime $(OBJECT) $(SOURCE)
 
 run: setup
 	$(BIN)/flow-exporter run $(ARGS)
@@ -56,5 +57,9 @@ $(VENV)/.test: $(VENV)/.runtime
 $(OBJECT): $(BPF_SOURCES) bpf/Makefile | $(VENV)/.runtime
 	$(MAKE) --no-print-directory -C bpf OBJECT=$(abspath $@)
 
+# What BCC compiles where the object cannot be loaded: the sources in one file.
+$(SOURCE): $(BPF_SOURCES) exporter/ebpf/bcc/source.py | $(VENV)/.runtime
+	$(BIN)/python -m exporter.ebpf.bcc.source bpf/flow.bpf.c $@
+
 clean:
-	rm -rf $(VENV) $(OBJECT) build dist *.egg-info
+	rm -rf $(VENV) $(OBJECT) $(SOURCE) build dist *.egg-info

@@ -228,6 +228,7 @@ _FLAGS = {
     "exclude_interfaces": ("capture", "exclude_interfaces"),
     "netns": ("capture", "netns"),
     "attach": ("capture", "hook"),
+    "loader": ("capture", "loader"),
     "drain_interval": ("capture", "drain_interval"),
     "max_flows": ("capture", "max_flows"),
     "flow_memory": ("capture", "flow_memory"),
@@ -338,6 +339,11 @@ def _add_capture_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_size_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add(
+        "--loader",
+        choices=("auto", "libbpf", "bcc"),
+        help="packaged kernel program, or compiled here by BCC; default: the first that can be",
+    )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--max-flows", metavar="N", help="flows between two drains")
     size.add_argument(

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.capture.config import CaptureConfig, entry_octets
-from exporter.capture.fetcher import OBJECT_PATH
+from exporter.capture.loader import OBJECT_PATH
 from exporter.ebpf import features
-from exporter.ebpf._libbpf import MissingLibrary
+from exporter.ebpf._libbpf import MissingLibrary, library
 from exporter.ebpf.cpus import possible_cpus
+from exporter.ebpf.errors import FeatureMissing
 from exporter.ebpf.features import Answer
 from exporter.ebpf.pinning import DEFAULT_ROOT, in_bpffs
 
@@ -71,14 +72,40 @@ def _host() -> Iterator[Finding]:
         "" if mounted else "'run --pin' mounts one",
         False,
     )
+    yield from _loaders()
+
+
+def _loaders() -> Iterator[Finding]:
+    """Either of two ways to bring the kernel program into the kernel; both go through libbpf."""
+    try:
+        library()
+        yield Finding("libbpf", "yes", "libbpf.so.1", "", True)
+    except MissingLibrary as err:
+        advice = "nothing is captured without it (Debian: apt install libbpf1)"
+        yield Finding("libbpf", "no", str(err), advice, True)
+    compiler = _bcc()
     there = OBJECT_PATH.exists()
     yield Finding(
         "kernel program",
         "yes" if there else "no",
         str(OBJECT_PATH) if there else "not compiled",
-        "" if there else "run 'make setup'",
-        True,
+        "" if there else "run 'make setup'; with BCC it is compiled at each start instead",
+        compiler.answer == "no",
     )
+    yield compiler
+
+
+def _bcc() -> Finding:
+    # Where no loader but libbpf's is needed its modules are not, either.
+    from exporter.ebpf.bcc.compiler import find_module
+    from exporter.ebpf.bcc.headers import find
+
+    try:
+        detail = f"module in {find_module()}, kernel headers in {find()}"
+    except FeatureMissing as err:
+        cost = "no --loader bcc, and no way out where the packaged program cannot be loaded"
+        return Finding("BCC", "no", str(err), cost, False)
+    return Finding("BCC", "yes", detail, "", False)
 
 
 def _kernel() -> Iterator[Finding]:

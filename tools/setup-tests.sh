@@ -5,4 +5,8 @@ missing=""
 for pair in ip:iproute2 tc:iproute2 tshark:tshark ethtool:ethtool sysctl:procps openssl:openssl; do
 	command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
+# The other loader: BCC's Python module is no command, and compiles with some kernel's headers.
+[ -e /usr/lib/python3/dist-packages/bcc/libbcc.py ] || missing="$missing python3-bpfcc"
+set -- /usr/src/linux-headers-*/include/generated/autoconf.h
+[ -e "$1" ] || missing="$missing linux-headers-$(dpkg --print-architecture)"
 [ -z "$missing" ] || exec "$(dirname "$0")/apt-install.sh" $missing

@@ -56,6 +56,42 @@ def check(btf: Btf) -> None:
         raise AbiMismatchError(differences)
 
 
+def facts() -> list[str]:
+    """C expressions whose values :func:`check_facts` compares: sizes and places of every member."""
+    return list(_expected())
+
+
+def check_facts(values: Mapping[str, int]) -> None:
+    """
+    Compare what a compiler makes of the headers with ``layout.py``, where there is no BTF.
+
+    Args:
+        values: Of :func:`facts`, by expression.
+
+    Raises:
+        AbiMismatchError: Naming every expression that differs.
+    """
+    differences = [
+        f"{expression}: expected {expected}, found {values.get(expression, 'nothing')}"
+        for expression, expected in _expected().items()
+        if values.get(expression) != expected
+    ]
+    if differences:
+        raise AbiMismatchError(differences)
+
+
+def _expected() -> dict[str, int]:
+    expected = {}
+    for name in STRUCTS:
+        dtype: np.dtype[Any] = getattr(layout, name.upper())
+        expected[f"sizeof(struct {name})"] = dtype.itemsize
+        fields: Mapping[str, Any] = dtype.fields or {}
+        for member, field in fields.items():
+            expected[f"sizeof(((struct {name} *)0)->{member})"] = field[0].itemsize
+            expected[f"__builtin_offsetof(struct {name}, {member})"] = field[1]
+    return expected
+
+
 def _differences(expected: np.dtype[Any], found: np.dtype[Any]) -> Iterator[str]:
     ours, theirs = _places(expected), _places(found)
     for name in [*ours, *(name for name in theirs if name not in ours)]:

@@ -44,6 +44,8 @@ class CaptureConfig(BaseModel):
             agent's own.
         ingress, egress: Which hooks.
         hook: ``auto`` takes TCX where the kernel has it, else a clsact filter.
+        loader: ``libbpf`` loads the packaged kernel program, ``bcc`` compiles its source on this
+            host; ``auto`` does the second where the first fails.
         watch: How interfaces that come and go are noticed. ``poll`` where netlink is not allowed.
         poll_interval: Seconds between looks, with ``watch: poll`` and for namespaces.
         drain_interval: Seconds from one drain to the next.
@@ -69,6 +71,7 @@ class CaptureConfig(BaseModel):
     ingress: bool = True
     egress: bool = True
     hook: Literal["auto", "tcx", "tc"] = "auto"
+    loader: Literal["auto", "libbpf", "bcc"] = "auto"
     watch: Literal["netlink", "poll"] = "netlink"
     poll_interval: Seconds = Field(1.0, gt=0, le=3600)
     drain_interval: Seconds = Field(5.0, ge=0.01, le=3600)

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from exporter.abi.check import check
 from exporter.abi.layout import FLOW_RECORD, FlowDirection
 from exporter.batch.batch import FlowBatch, concatenate
 from exporter.batch.build import accumulate
 from exporter.capture.config import CaptureConfig, entry_octets
 from exporter.capture.inherit import inherit
+from exporter.capture.loader import OBJECT_PATH, KernelProgram
 from exporter.capture.places import NamespaceNumbers, Spot
 from exporter.capture.reader import (
     FlowReader,
@@ -35,7 +35,7 @@ from exporter.ebpf import features
 from exporter.ebpf.cpus import possible_cpus
 from exporter.ebpf.links import Attachment, Direction, Hook, attach
 from exporter.ebpf.maps import Map
-from exporter.ebpf.object import Object, ObjectSpec
+from exporter.ebpf.object import Object
 from exporter.ebpf.pressure import Pressure
 from exporter.ebpf.programs import Program
 from exporter.ebpf.ringbuf import RingBuffer
@@ -43,8 +43,6 @@ from exporter.errors import CaptureError
 from exporter.ledger import KernelCounts
 
 log = logging.getLogger(__name__)
-
-OBJECT_PATH = Path(__file__).with_name("flow.bpf.o")
 
 _FLOW_MAPS = ("flow_stats_a", "flow_stats_b")
 _SLOT = (0).to_bytes(4, "little")
@@ -100,10 +98,9 @@ class FlowFetcher:
         self.store = store
         self.capacity = 0
         self.hook: Hook = "tcx"
-        self._path = object_path
+        self._kernel_program = KernelProgram(config.loader, object_path)
         self._replay = replay
         self._lock = threading.Lock()
-        self._spec: ObjectSpec | None = None
         self._objects: dict[int, Object] = {}
         self._attached: dict[tuple[int, int], Attachment] = {}
         self._active = 0
@@ -127,19 +124,16 @@ class FlowFetcher:
         Raises:
             FeatureMissing: If the kernel lacks something that there is no way around.
             CaptureError: If the object is not there, or the pins cannot be used.
+            CompileError: If BCC is to compile it and cannot.
             AbiMismatchError: If it was compiled from other headers.
             BpfError: If the kernel refuses it.
         """
-        if not self._path.exists():
-            raise CaptureError(f"the kernel program {self._path} is missing: run 'make setup'")
         features.require(*features.REQUIRED)
         self.hook = self._choose_hook()
         self.capacity = self.config.capacity()
         self._require_memory()
-        self._spec = ObjectSpec.open(self._path)
-        check(self._spec.btf)
         if self.store is not None:
-            self.store.open(self._spec)
+            self.store.open(self._kernel_program.maps())
         self._objects[0] = self._load(number=0, share=None)
         if self.store is not None:
             self.store.publish(self._objects[0])
@@ -399,7 +393,6 @@ class FlowFetcher:
         return {way: programs[f"tc_{way}{suffix}"] for way, chosen in wanted if chosen}
 
     def _load(self, number: int, share: Mapping[str, Map] | None) -> Object:
-        assert self._spec is not None, "open() comes first"
         config = self.config
         settings = {
             "netns": number,
@@ -411,9 +404,9 @@ class FlowFetcher:
         kept = {} if self.store is None else self.store.shared()
         if share is not None:
             shared = {name: m for name, m in share.items() if not name.startswith(".")}
-            return Object.load(self._spec, settings=settings, share={**shared, **kept})
+            return self._kernel_program.load(settings=settings, share={**shared, **kept})
         sizes = dict.fromkeys(_FLOW_MAPS, self.capacity) | {"flow_ring": config.ring_size}
-        return Object.load(self._spec, settings=settings, max_entries=sizes, share=kept)
+        return self._kernel_program.load(settings=settings, max_entries=sizes, share=kept)
 
 
 def _available_octets() -> int:

@@ -24,7 +24,7 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -39,7 +39,7 @@ from exporter.ebpf.errors import BpfError, PinIncompatible, PinMissing
 from exporter.ebpf.maps import Map, MapSpec
 from exporter.ebpf.migration import Migration
 from exporter.ebpf.netns import OWN
-from exporter.ebpf.object import Object, ObjectSpec
+from exporter.ebpf.object import Object
 from exporter.errors import CaptureError
 from exporter.ledger import Carried, Tally
 
@@ -142,12 +142,12 @@ class PinStore:
         assert self._places is not None, "open() comes first"
         return self._places
 
-    def open(self, spec: ObjectSpec) -> None:
+    def open(self, maps: Sequence[MapSpec]) -> None:
         """
         Lock the directory, which is made if it is missing, and read what is in it.
 
         Args:
-            spec: The program, for what is shared between sets.
+            maps: The program's, for what is shared between sets.
 
         Raises:
             CaptureError: If another agent uses it, if it is not in a BPF file system, or if what
@@ -158,7 +158,7 @@ class PinStore:
         try:
             self._open_maps()
             self._find_sets()
-            self._share(spec)
+            self._share(maps)
         except (BpfError, CaptureError):
             self.close()
             raise
@@ -340,9 +340,9 @@ class PinStore:
             "start that version again, or give up what it counted with its 'flow-exporter unpin'"
         )
 
-    def _share(self, spec: ObjectSpec) -> None:
+    def _share(self, maps: Sequence[MapSpec]) -> None:
         """The map of fragments. It holds nothing that is ever exported: a new one will do."""
-        wanted = next(one for one in spec.maps if one.name == _FRAGMENTS)
+        wanted = next(one for one in maps if one.name == _FRAGMENTS)
         with Migration(self.path, {_FRAGMENTS: wanted}) as migration:
             self._maps[_FRAGMENTS] = pinning.open_or_create(self.path / _FRAGMENTS, wanted)
             migration.commit()

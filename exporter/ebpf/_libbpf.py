@@ -226,6 +226,33 @@ class MapCreateOptions(c.Structure):
     )
 
 
+class ProgramLoadOptions(c.Structure):
+    """struct bpf_prog_load_opts as of libbpf 1.1."""
+
+    _fields_ = (
+        ("sz", Size),
+        ("attempts", Int),
+        ("expected_attach_type", U32),
+        ("prog_btf_fd", U32),
+        ("prog_flags", U32),
+        ("prog_ifindex", U32),
+        ("kern_version", U32),
+        ("attach_btf_id", U32),
+        ("attach_prog_fd", U32),
+        ("attach_btf_obj_fd", U32),
+        ("fd_array", Pointer),
+        ("func_info", Pointer),
+        ("func_info_cnt", U32),
+        ("func_info_rec_size", U32),
+        ("line_info", Pointer),
+        ("line_info_cnt", U32),
+        ("line_info_rec_size", U32),
+        ("log_level", U32),
+        ("log_size", U32),
+        ("log_buf", Pointer),
+    )
+
+
 class LinkInfo(c.Structure):
     """struct bpf_link_info, tcx member."""
 

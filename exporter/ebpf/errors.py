@@ -5,6 +5,7 @@ What can go wrong between this process and the kernel's bpf(2).
 
     BpfError                 the kernel or libbpf refused; says the phase, the object and errno
      +-- VerifierError       the verifier refused a program; the whole log is data
+     +-- CompileError        a C source does not compile on this host; the whole output is data
      +-- FeatureMissing      this kernel, or this host, lacks something that was asked for
      +-- MapFull             no room for another key (E2BIG)
      +-- KeyNotFound         no such key (ENOENT)
@@ -52,6 +53,14 @@ class VerifierError(BpfError):
         reason = _verdict(lines)
         omitted = len(lines) - 1
         super().__init__(phase, errno, f"{reason} ({omitted} line(s) omitted)" if lines else "")
+
+
+class CompileError(BpfError):
+    """A source did not compile. ``log`` is the whole output; the message is its first error."""
+
+    def __init__(self, phase: str, detail: str, log: str) -> None:
+        self.log = log
+        super().__init__(phase, 0, detail)
 
 
 class FeatureMissing(BpfError):

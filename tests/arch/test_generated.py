@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.abi.generate import ENUMS, STRUCTS, main
-from exporter.capture.fetcher import OBJECT_PATH
+from exporter.capture.loader import OBJECT_PATH
 from exporter.ebpf.object import ObjectSpec
 from tests.arch.source import PACKAGE, ROOT
 from tests.conftest import missing

@@ -12,7 +12,8 @@ from scapy.layers.l2 import Ether
 
 from exporter.abi.layout import FLOW_KEY, FLOW_RECORD, FLOW_STATS
 from exporter.capture.config import CaptureConfig, entry_octets
-from exporter.capture.fetcher import OBJECT_PATH, FlowFetcher
+from exporter.capture.fetcher import FlowFetcher
+from exporter.capture.loader import OBJECT_PATH
 from exporter.ebpf import features
 from exporter.ebpf.cpus import possible_cpus
 from exporter.ebpf.errors import BpfError, FeatureMissing, KeyExists, KeyNotFound, VerifierError

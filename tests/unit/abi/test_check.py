@@ -10,7 +10,7 @@ import pytest
 from exporter.abi import layout
 from exporter.abi.check import check, struct_dtype
 from exporter.abi.generate import ENUMS, STRUCTS, render
-from exporter.capture.fetcher import OBJECT_PATH
+from exporter.capture.loader import OBJECT_PATH
 from exporter.ebpf.btf import Array, Btf, BtfError, Int, Member, Struct
 from exporter.ebpf.object import ObjectSpec
 from exporter.errors import AbiMismatchError

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.capture.fetcher import OBJECT_PATH
+from exporter.capture.loader import OBJECT_PATH
 from exporter.ebpf.btf import Array, Btf, BtfError, Enum, Int, Member, Struct
 from exporter.ebpf.errors import BpfError
 from exporter.ebpf.object import ObjectSpec
