@@ -10,9 +10,9 @@ from typing import Any
 
 from exporter.batch.batch import FlowBatch, concatenate
 from exporter.batch.record import FlowRecord, records
-from exporter.capture.config import CaptureConfig
 from exporter.capture.fetcher import FlowFetcher, Namespace, NetworkInterface
 from tests.e2e.net import End, Network, connect, plug
+from tests.kernel.loader import config
 
 ETH_ALL = 3
 _SOL_PACKET, _PACKET_VNET_HDR = 263, 15
@@ -21,7 +21,7 @@ _SOL_PACKET, _PACKET_VNET_HDR = 263, 15
 @contextmanager
 def watching(*ends: End, ethernet: bool = True, **settings: Any) -> Iterator[FlowFetcher]:
     """A fetcher that observes ends, each in its own namespace with numbers from 1."""
-    with FlowFetcher(CaptureConfig(**settings)) as fetcher:
+    with FlowFetcher(config(**settings)) as fetcher:
         for number, end in enumerate(ends, 1):
             fetcher.register(
                 NetworkInterface(

@@ -25,6 +25,7 @@ from exporter.errors import CaptureError
 from tests.compile import compile_bpf
 from tests.e2e.net import Network
 from tests.kernel.hooks import quiet_pair, send, take, watching
+from tests.kernel.loader import both_loaders, config
 
 
 def frame(port: int, size: int = 0) -> bytes:
@@ -33,6 +34,7 @@ def frame(port: int, size: int = 0) -> bytes:
     return bytes(ether / ip / UDP(sport=port, dport=53) / bytes(size))
 
 
+@both_loaders
 def test_the_ring_wraps_many_times(network: Network) -> None:
     """Records that lie across the end of the ring are read whole, over many rounds."""
     one, _ = quiet_pair(network)
@@ -51,6 +53,7 @@ def test_the_ring_wraps_many_times(network: Network) -> None:
         assert total == fetcher.counts().recorded.packets - 16 == 60 * 33
 
 
+@both_loaders
 def test_a_full_ring_loses_by_name(network: Network) -> None:
     """What fits in neither is lost under the reason that the map gave, in packets and octets."""
     one, _ = quiet_pair(network)
@@ -74,6 +77,7 @@ def test_a_full_ring_loses_by_name(network: Network) -> None:
         assert fetcher.pressure() == {}
 
 
+@both_loaders
 def test_a_map_that_is_full_of_one_drain_is_empty_for_the_next(network: Network) -> None:
     """Entries are really deleted: drain after drain the map takes as many flows again."""
     one, _ = quiet_pair(network)
@@ -87,6 +91,7 @@ def test_a_map_that_is_full_of_one_drain_is_empty_for_the_next(network: Network)
         assert fetcher.fill() == 0.0
 
 
+@both_loaders
 def test_more_flows_than_one_batch(network: Network) -> None:
     """A map larger than the buffer is drained in several calls, each flow once."""
     one, _ = quiet_pair(network)
@@ -99,17 +104,19 @@ def test_more_flows_than_one_batch(network: Network) -> None:
     assert sorted(batch.src_port.tolist()) == list(range(10_000, 14_000))
 
 
+@both_loaders
 def test_capacity_comes_from_the_memory_budget() -> None:
     """Half of ``flow_memory`` for each map; the kernel accepts it, and the log says so."""
-    config = CaptureConfig(flow_memory="1MiB")
-    assert config.capacity() == (1 << 20) // (2 * entry_octets())
-    with FlowFetcher(config) as fetcher:
-        assert fetcher.capacity == config.capacity()
+    small = config(flow_memory="1MiB")
+    assert small.capacity() == (1 << 20) // (2 * entry_octets())
+    with FlowFetcher(small) as fetcher:
+        assert fetcher.capacity == small.capacity()
 
 
+@both_loaders
 def test_single_elements() -> None:
     """Lookup, insert and update of one element say which rule was broken."""
-    with FlowFetcher(CaptureConfig(max_flows=64)) as fetcher:
+    with FlowFetcher(config(max_flows=64)) as fetcher:
         flows = fetcher._map("flow_stats_a")
         key, value = bytes(48), bytes(flows.value_octets)
         with pytest.raises(KeyNotFound):
@@ -145,9 +152,10 @@ def test_walk_and_delete() -> None:
             fragments.delete(keys[3])
 
 
+@both_loaders
 def test_a_ring_with_other_records_is_refused() -> None:
     """Reading records of another size than the ring has is an error, not garbage."""
-    with FlowFetcher(CaptureConfig(max_flows=16)) as fetcher:
+    with FlowFetcher(config(max_flows=16)) as fetcher:
         runner = fetcher.program("tc_ingress")
         for port in range(17):
             runner.test_run(frame(port))
@@ -207,7 +215,7 @@ def test_only_the_programs_that_were_asked_for() -> None:
 def test_a_missing_object(tmp_path: Path) -> None:
     """It says what to do."""
     with pytest.raises(CaptureError, match="run 'make setup'"):
-        FlowFetcher(CaptureConfig(), tmp_path / "flow.bpf.o").open()
+        FlowFetcher(CaptureConfig(loader="libbpf"), tmp_path / "flow.bpf.o").open()
 
 
 def test_a_kernel_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,6 +239,7 @@ def test_every_probe_is_conclusive_here() -> None:
     features.require(*features.REQUIRED)
 
 
+@both_loaders
 def test_opened_and_closed_again_and_again(network: Network) -> None:
     """Ten rounds of open, attach, drain and close leave descriptors and threads as they were."""
     one, _ = quiet_pair(network)

@@ -16,10 +16,12 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 
-from exporter.capture.config import CaptureConfig
 from exporter.capture.fetcher import FlowFetcher, NetworkInterface
 from tests.e2e.net import End, Network, veth
 from tests.kernel.hooks import flows, quiet_pair, send, send_in_pieces, watching
+from tests.kernel.loader import both_loaders, config
+
+pytestmark = both_loaders
 
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 SRC, DST = "192.0.2.1", "192.0.2.2"
@@ -285,7 +287,7 @@ def test_registering_twice_changes_nothing(network: Network) -> None:
     """An interface that is observed already is left as it is: a packet is seen once."""
     one, _ = quiet_pair(network)
     interface = NetworkInterface(one.netns.index(one.device), one.device)
-    with one.netns.entered(), FlowFetcher(CaptureConfig()) as fetcher:
+    with one.netns.entered(), FlowFetcher(config()) as fetcher:
         assert fetcher.register(interface)
         assert not fetcher.register(interface)
         send(one, bytes(ETHER / datagram()))

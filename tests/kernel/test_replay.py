@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from exporter.capture.config import CaptureConfig
 from exporter.replay.replay import replay as replay_here
+from tests.kernel.loader import both_loaders, chosen, config
 from tests.packets import capture_writer as writer
 from tests.packets.broken import IPV4_TRANSPORT_AT
 from tests.packets.capture import DIRECTORY
@@ -64,6 +64,7 @@ def _crowd(packets: int, flows: int) -> tuple[bytes, Reading]:
     return pcap(written), expected
 
 
+@both_loaders
 @pytest.mark.parametrize(
     ("packets", "flags"),
     [(5000, ["--max-flows", "16"]), (1500, ["--max-flows", "16", "--ring-size", "4096"])],
@@ -74,19 +75,20 @@ def test_more_flows_than_the_maps_hold(packets: int, flags: list[str], tmp_path:
     path = tmp_path / "crowd.pcap"
     content, expected = _crowd(packets, flows=700)
     path.write_bytes(content)
-    done = replay(path, *flags)
+    done = replay(path, *flags, "--loader", chosen())
     assert (done.code, done.errors) == (0, [])
     assert done.reading() == expected
     assert done.summary["lost"] == 0
 
 
+@both_loaders
 def test_ledger_closes_although_the_map_is_full(tmp_path: Path) -> None:
     """Packets that went through the ring are counted like those that the map had room for."""
     path = tmp_path / "crowd.pcap"
     content, expected = _crowd(packets=4500, flows=300)
     path.write_bytes(content)
     allowed = os.sched_getaffinity(0)
-    replayed = replay_here(path, CaptureConfig(max_flows=16))
+    replayed = replay_here(path, config(max_flows=16))
     kernel = replayed.balance.kernel
     assert replayed.balance.final
     assert replayed.balance.problems() == []
@@ -97,7 +99,7 @@ def test_ledger_closes_although_the_map_is_full(tmp_path: Path) -> None:
     assert os.sched_getaffinity(0) == allowed
 
 
-def _noise(packets: int) -> list[Packet]:
+def noise(packets: int) -> list[Packet]:
     """Frames of all Ethernet captures with octets changed, cut or added in a fixed disorder."""
     choose = random.Random(7)
     frames = [
@@ -127,11 +129,12 @@ def _bounds(content: bytes) -> list[tuple[int, int]]:
     return bounds
 
 
+@both_loaders
 def test_noise_is_counted(tmp_path: Path) -> None:
     """Thousands of mutilated frames, some of absurd lengths: each one has its place."""
     path = tmp_path / "noise.pcap"
-    path.write_bytes(pcap(_noise(packets=2500)))
-    done = replay(path)
+    path.write_bytes(pcap(noise(packets=2500)))
+    done = replay(path, "--loader", chosen())
     summary = done.summary
     assert (done.code, done.errors) == (0, [])
     assert summary["frames"] == 5000
@@ -140,18 +143,20 @@ def test_noise_is_counted(tmp_path: Path) -> None:
     assert summary["lost"] == 0
 
 
+@both_loaders
 def test_snapped_within_the_tcp_header(tmp_path: Path) -> None:
     """Fourteen octets of it have the ports and the flags; with thirteen it is malformed."""
     segment = timed([ethernet(ipv4(tcp(PSH | ACK, octets=1460)))])[0]
     path = tmp_path / "snapped.pcap"
     path.write_bytes(pcap([segment.snapped(IPV4_TRANSPORT_AT + size) for size in (14, 13)]))
-    done = replay(path)
+    done = replay(path, "--loader", chosen())
     ((key, counts),) = done.flows().items()
     assert key == Key(CLIENT, SERVER, CLIENT_PORT, SERVER_PORT, _TCP)
     assert counts[:4] == (1, 1514, 1500, PSH | ACK)
     assert done.summary["malformed"] == 1
 
 
+@both_loaders
 def test_first_fragment_with_eight_octets_of_sctp(tmp_path: Path) -> None:
     """The ports are in it, although the header of twelve octets is not."""
     ports = data(0x8E, 0x3C, 0x96, 0x0C, 0, 0, 0, 1)
@@ -159,7 +164,7 @@ def test_first_fragment_with_eight_octets_of_sctp(tmp_path: Path) -> None:
     later = ethernet(ipv4(data(*range(40)), proto=_SCTP, id=5, frag=1))
     path = tmp_path / "fragments.pcap"
     path.write_bytes(pcap(timed([first, later])))
-    ((key, counts),) = replay(path).flows().items()
+    ((key, counts),) = replay(path, "--loader", chosen()).flows().items()
     assert key == Key(CLIENT, SERVER, 36412, 38412, _SCTP)
     assert counts[:4] == (2, 42 + 74, 28 + 60, None)
 
