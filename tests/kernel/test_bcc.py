@@ -74,6 +74,14 @@ def test_a_program_with_a_map_and_a_setting(tmp_path: Path) -> None:
         assert resized.programs["say"].info().name == "say"
 
 
+def test_long_names_are_cut(tmp_path: Path) -> None:
+    """Names longer than the kernel's 15 octets are cut there, and whole here."""
+    text = SMALL.replace("numbers", "numbers_of_a_long_name").replace("say", "say_with_a_long_name")
+    with load(compile_source(Source.read(write(tmp_path, text)))) as loaded:
+        assert list(loaded.maps) == ["numbers_of_a_long_name"]
+        assert loaded.programs["say_with_a_long_name"].info().name == "say_with_a_long"
+
+
 def test_names_that_the_source_does_not_have(tmp_path: Path) -> None:
     """An unknown setting, map or program is named; so is a section that is not known."""
     small = compile_source(Source.read(write(tmp_path, SMALL)))
