@@ -22,7 +22,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 from benchmarks.report import Table, spread
-from exporter.capture.fetcher import OBJECT_PATH
+from exporter.capture.loader import OBJECT_PATH
 from exporter.ebpf.cpus import slot_size
 from exporter.ebpf.maps import Map
 from exporter.ebpf.programs import Program

@@ -87,6 +87,8 @@ def test_names_that_the_source_does_not_have(tmp_path: Path) -> None:
     small = compile_source(Source.read(write(tmp_path, SMALL)))
     with pytest.raises(BpfError, match=r"load small\.c: it has no setting named volume"):
         load(small, settings={"volume": 11})
+    with pytest.raises(BpfError, match=r"answer: .*256"):
+        load(small, settings={"answer": 256})
     with pytest.raises(BpfError, match="no map named volume"):
         load(small, max_entries={"volume": 11})
     with pytest.raises(BpfError, match="no program named volume"):

@@ -9,6 +9,7 @@ import pytest
 from exporter.batch.record import FlowRecord, records
 from exporter.capture.config import CaptureConfig
 from exporter.capture.loader import OBJECT_PATH, Loader
+from exporter.ebpf.bcc.program import load
 from exporter.ebpf.object import ObjectSpec
 from exporter.replay.replay import Replayed, replay
 from tests.kernel.loader import compiled
@@ -59,3 +60,19 @@ def test_the_same_maps_programs_and_settings() -> None:
     assert other.source.programs == tuple((p.name, p.section) for p in spec.programs)
     constants = {(v.name, v.size) for v in spec.variables if not v.name.startswith("abi_")}
     assert {(setting.name, setting.size) for setting in other.settings} == constants
+
+
+def test_the_verifier_has_room() -> None:
+    """
+    What BCC inlines stays far below the million instructions that the verifier reads at most,
+    whichever settings are chosen.
+    """
+    choices: tuple[dict[str, int], ...] = (
+        {},
+        {"replay": 1},
+        {"coarse_clock": 1, "sampling_interval": 100, "netns": 3},
+    )
+    for settings in choices:
+        with load(compiled(), settings=settings) as loaded:
+            read = [p.info().verified_instructions for p in loaded.programs.values()]
+        assert max(read) < 250_000

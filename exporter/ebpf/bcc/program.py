@@ -10,15 +10,16 @@ import errno as errnos
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-from exporter.ebpf import _libbpf
+from exporter.ebpf import _libbpf, kinds
 from exporter.ebpf.bcc.compiler import Compiled
+from exporter.ebpf.btf import Int
 from exporter.ebpf.errors import BpfError, FeatureMissing, VerifierError
 from exporter.ebpf.instructions import OCTETS, replaced
 from exporter.ebpf.maps import TYPES as MAP_TYPES
 from exporter.ebpf.maps import Map, MapSpec
 from exporter.ebpf.object import Object
-from exporter.ebpf.programs import TYPES as PROGRAM_TYPES
 from exporter.ebpf.programs import Program, ProgramSpec
+from exporter.ebpf.settings import SettingError, encode
 
 _NAME_OCTETS = 15
 #: Type of program by the first word of its section, for those that need nothing but a type.
@@ -52,7 +53,7 @@ def load(
 
     Args:
         compiled: What to load.
-        settings: Values of settings; those not named keep the source's value.
+        settings: Values of settings, as unsigned numbers; those not named keep the source's.
         max_entries: Sizes of maps, by name, instead of the source's.
         share: Maps, by name, that are used instead of new ones. They stay their owner's.
         programs: Load only these; all if ``None``.
@@ -145,10 +146,11 @@ def _values(
     values = {places[name]: owned.fd for name, owned in maps.items()}
     for setting in compiled.settings:
         value = settings.get(setting.name, setting.value)
-        # As libbpf's loader writes it into the setting's octets: what does not fit is an error.
-        values[places[setting.name]] = int.from_bytes(
-            int(value).to_bytes(setting.size, "little"), "little"
-        )
+        try:
+            octets = encode(Int(setting.size, signed=False), setting.size, value)
+        except SettingError as err:
+            raise BpfError(f"set {setting.name}", errnos.EINVAL, str(err)) from err
+        values[places[setting.name]] = int.from_bytes(octets, "little")
     return values
 
 
@@ -157,7 +159,7 @@ def _load(compiled: Compiled, name: str, section: str, values: Mapping[int, int]
     if kind is None:
         raise BpfError(f"load program {name}", 0, f"BCC's loader knows no section {section}")
     code = replaced(compiled.programs[name], values)
-    number = next(number for number, text in PROGRAM_TYPES.items() if text == kind)
+    number = kinds.number_of(kinds.PROGRAM_TYPES, kind)
     spec = ProgramSpec(name, section, kind, len(code) // OCTETS)
     options = _libbpf.sized(_libbpf.ProgramLoadOptions)
     for octets in _LOG_OCTETS:
