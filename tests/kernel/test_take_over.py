@@ -26,6 +26,7 @@ from exporter.ledger import Tally
 from tests.e2e.net import End, Network
 from tests.kernel.bpffs import bpffs
 from tests.kernel.hooks import quiet_pair, send, take
+from tests.kernel.loader import both_loaders, chosen
 from tests.kernel.test_fetcher import frame
 
 
@@ -83,6 +84,22 @@ def test_nothing_was_read(network: Network, pins: Path, hook: str) -> None:
     assert batch.totals == Totals(30, 43, 43 * OCTETS)
     unpin_all(str(pins))
     assert "clsact" not in one.netns.run("tc", "qdisc", "show", "dev", one.device)
+
+
+@both_loaders
+@pytest.mark.parametrize("hook", ["tcx", "tc"])
+def test_from_either_loader_to_the_other(network: Network, pins: Path, hook: str) -> None:
+    """What one loader's program counted is the first drain of the other's: nothing is lost."""
+    one, _ = quiet_pair(network)
+    other = "bcc" if chosen() == "libbpf" else "libbpf"
+    with life(pins, one, hook=hook, loader=chosen()):
+        send(one, *flows(8))
+    send(one, *flows(5))
+    with life(pins, one, hook=hook, loader=other) as second:
+        send(one, *flows(3))
+        batch = take(second)
+        assert carried(second) == (Tally(), Tally())
+    assert batch.totals == Totals(8, 16, 16 * OCTETS)
 
 
 def test_killed_within_a_drain(network: Network, pins: Path) -> None:
