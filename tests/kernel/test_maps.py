@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.capture.fetcher import OBJECT_PATH
+from exporter.capture.loader import OBJECT_PATH
 from exporter.ebpf import _libbpf, batches
 from exporter.ebpf.batches import OPERATIONS, BatchCursor
 from exporter.ebpf.cpus import possible_cpus, slot_size, slots, summed

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno as errnos
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from exporter.ebpf import _libbpf, kinds
 from exporter.ebpf.bcc.compiler import Compiled
 from exporter.ebpf.btf import Int
 from exporter.ebpf.errors import BpfError, FeatureMissing, VerifierError
 from exporter.ebpf.instructions import OCTETS, replaced
-from exporter.ebpf.maps import TYPES as MAP_TYPES
 from exporter.ebpf.maps import Map, MapSpec
 from exporter.ebpf.object import Object
 from exporter.ebpf.programs import Program, ProgramSpec
@@ -80,7 +80,7 @@ def load(
         for spec in compiled.maps:
             if spec.name not in shared:
                 size = sizes.get(spec.name, spec.max_entries)
-                made = _create(_resized(spec, size), compiled.inner.get(spec.name))
+                made = _create(spec, size, compiled.inner.get(spec.name))
                 maps[spec.name] = undo.enter_context(made)
         _fill(compiled, {**shared, **maps})
         values = _values(compiled, {**shared, **maps}, settings or {})
@@ -101,30 +101,12 @@ def _require_known(
             raise BpfError(f"load {compiled.source.name}", 0, f"it has no {kind} named {name}")
 
 
-def _resized(spec: MapSpec, entries: int) -> MapSpec:
-    return MapSpec(spec.name, spec.type, spec.key_size, spec.value_size, entries, spec.flags)
-
-
-def _create(spec: MapSpec, inner: MapSpec | None = None) -> Map:
+def _create(spec: MapSpec, entries: int, inner: MapSpec | None) -> Map:
     """A new map in the kernel; of a map of maps, with elements that look like ``inner``."""
-    numbers = {name: number for number, name in MAP_TYPES.items()}
-    options = _libbpf.sized(_libbpf.MapCreateOptions)
-    options.map_flags = spec.flags
-    with ExitStack() as template:
-        if inner is not None:
-            options.inner_map_fd = template.enter_context(_create(inner)).fd
-        try:
-            fd = _libbpf.library().bpf_map_create(
-                numbers.get(spec.type) or int(spec.type),
-                spec.name.encode()[:_NAME_OCTETS] or None,
-                spec.key_size,
-                spec.value_size,
-                spec.max_entries,
-                _libbpf.ref(options),
-            )
-        except OSError as err:
-            raise BpfError(f"create map {spec.name}", err.errno or 0) from err
-    return Map(fd, spec)
+    short = spec.name.encode()[:_NAME_OCTETS].decode(errors="ignore")
+    made = Map.create(replace(spec, name=short, max_entries=entries, inner=inner))
+    made.spec = replace(spec, max_entries=entries)
+    return made
 
 
 def _fill(compiled: Compiled, maps: Mapping[str, Map]) -> None:

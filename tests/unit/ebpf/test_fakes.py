@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.capture.fetcher import OBJECT_PATH
+from exporter.capture.loader import OBJECT_PATH
 from exporter.ebpf.dump import dump
 from exporter.ebpf.errors import BpfError
 from exporter.ebpf.fakes import FakeMap, FakeObject, FakeProgram
