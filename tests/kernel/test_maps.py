@@ -296,7 +296,7 @@ def test_slots_as_an_array(tables: Tables) -> None:
 
 @pytest.mark.parametrize(("key_size", "value_size"), [(8, 8), (4, 8), (8, 2), (2, 1)])
 def test_next_key_has_the_size_of_a_key(tables: Tables, key_size: int, value_size: int) -> None:
-    """Whatever the size of a value: the seed decodes keys by that."""
+    """Whatever the size of a value: ebpfgo decodes keys by that."""
     table = TypedMap(tables.make("hash", key_size, value_size), UNSIGNED, UNSIGNED)
     content = {1234: 1, 5678: 2, 9012: 3, 0: 4}
     for key, value in content.items():
@@ -342,7 +342,7 @@ def tables_key(table: TypedMap[Any, Any]) -> tuple[int, int]:
 
 
 def test_views_pad_octets(tables: Tables) -> None:
-    """Octets are padded as the seed's table says; what comes out is whole."""
+    """Octets are padded as ebpfgo's table says; what comes out is whole."""
     table = TypedMap(tables.make("hash", 4, 4), OCTETS, SIGNED)
     table.insert(b"a", b"b")
     table.upsert(b"n", np.int32(-1))

@@ -89,7 +89,7 @@ def test_crash_before_the_new_map(root: Path) -> None:
 
 def test_crash_before_the_commit(root: Path) -> None:
     """
-    Both maps are there: the next start hands the old one out to be drained, which seed 003 would
+    Both maps are there: the next start hands the old one out to be drained, which cilium would
     throw away.
     """
     assert migration.start(root / "flows", NEW)

@@ -179,7 +179,7 @@ def test_preallocation(kind: str, at_creation: int, on_demand: int) -> None:
 
 
 def test_local_name() -> None:
-    """Five digits, as seed 003 has them."""
+    """Five digits, as cilium has them."""
     assert pinning.local_name("calls_", 42) == "calls_00042"
 
 

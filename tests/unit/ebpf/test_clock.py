@@ -11,7 +11,7 @@ from exporter.ebpf.clock import BOOT, MONOTONIC, unix_offset_ns, unix_time_ns
 
 @pytest.mark.parametrize("clock", [MONOTONIC, BOOT])
 def test_now_is_now(clock: int) -> None:
-    """A kernel's time of now is Unix time of now, to a fraction of the seed's whole second."""
+    """A kernel's time of now is Unix time of now, to a fraction of ebpfgo's whole second."""
     error = min(
         abs(unix_time_ns(time.clock_gettime_ns(clock), clock) - time.time_ns()) for _ in range(10)
     )

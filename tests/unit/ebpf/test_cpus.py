@@ -74,7 +74,7 @@ def test_what_is_no_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: 
 
 
 def test_a_failure_is_not_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A list that cannot be read is an error each time; the seed's second answer is 0 CPUs."""
+    """A list that cannot be read is an error each time; ebpfgo's second answer is 0 CPUs."""
     monkeypatch.setattr(cpus, "POSSIBLE", tmp_path / "possible")
     for _ in range(2):
         with pytest.raises(BpfError, match="list the CPUs that are possible: No such file"):

@@ -1,4 +1,4 @@
-"""The conversion table, both ways: expectations of the seed's own tests, and what they left out."""
+"""The conversion table, both ways: expectations of ebpfgo's own tests, and what they left out."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_other_kinds(value: Any) -> None:
 
 @pytest.mark.parametrize("words", ["", "garbage", "1.2.3", "1.2.3.4/33", "::/129", "1.2.3.4/x"])
 def test_no_prefix(words: str) -> None:
-    """A text that is no prefix is an error, where the seed gives nothing and no error."""
+    """A text that is no prefix is an error, where ebpfgo gives nothing and no error."""
     with pytest.raises(BpfError, match="prefix") as caught:
         network(words)
     assert caught.value.errno == errno.EINVAL
