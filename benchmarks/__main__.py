@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import bench_agent, bench_kernel, bench_pipeline
+from benchmarks import (
+    bench_agent,
+    bench_kernel,
+    bench_load,
+    bench_maps,
+    bench_pipeline,
+    bench_ring,
+)
 from benchmarks.report import machine, write
 
 BENCHMARKS = {
@@ -12,6 +19,9 @@ BENCHMARKS = {
     "pipeline": bench_pipeline.run,
     "startup": bench_agent.startup,
     "agent": bench_agent.run,
+    "maps": bench_maps.run,
+    "ring": bench_ring.run,
+    "load": bench_load.run,
 }
 
 

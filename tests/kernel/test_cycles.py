@@ -1,0 +1,67 @@
+"""A hundred lives of the whole kernel side leave the process and the kernel as they were."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import psutil
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+
+from exporter.ebpf import inventory
+from exporter.ebpf.links import Hook
+from tests.e2e.agent import wait_until
+from tests.e2e.net import Network
+from tests.kernel.hooks import quiet_pair, send, take, watching
+
+LIVES = 100
+#: What libraries grow in the first lives (caches, the allocator's pools) is no leak.
+WARM = 20
+#: A leak of one page in each life would be less; a map or a log buffer is more.
+SLACK = 2 << 20
+FRAME = bytes(Ether() / IP(src="192.0.2.1", dst="192.0.2.2") / UDP(sport=9, dport=9) / bytes(18))
+
+
+def in_kernel() -> set[tuple[str, int]]:
+    """Every program, map and link that the kernel has, by kind and id."""
+    return {
+        (kind, number)
+        for kind, ids in (
+            ("program", inventory.program_ids()),
+            ("map", inventory.map_ids()),
+            ("link", inventory.link_ids()),
+        )
+        for number in ids
+    }
+
+
+@pytest.mark.parametrize("hook", ["tcx", "tc"])
+def test_a_hundred_lives(network: Network, hook: Hook) -> None:
+    """Opened, attached, drained and closed: descriptors, memory, programs, maps, links, qdiscs."""
+    one, _ = quiet_pair(network)
+    process = psutil.Process()
+
+    def live() -> None:
+        with watching(one, max_flows=64, hook=hook) as fetcher:
+            send(one, FRAME)
+            assert take(fetcher).totals.packets == 1
+
+    def resident() -> int:
+        gc.collect()
+        return int(process.memory_info().rss)
+
+    kernel, qdiscs = in_kernel(), one.netns.run("tc", "qdisc", "show", "dev", one.device)
+    for _ in range(WARM):
+        live()
+    descriptors, octets = sorted(Path("/proc/self/fd").iterdir()), resident()
+    threads = process.num_threads()
+    for _ in range(LIVES - WARM):
+        live()
+    assert resident() - octets < SLACK
+    assert len(sorted(Path("/proc/self/fd").iterdir())) == len(descriptors)
+    assert process.num_threads() == threads
+    # The kernel frees what nobody holds a grace period later.
+    wait_until(lambda: in_kernel() <= kernel, "programs, maps and links are gone")
+    assert one.netns.run("tc", "qdisc", "show", "dev", one.device) == qdiscs
