@@ -237,3 +237,22 @@ def test_every_probe_is_conclusive_here() -> None:
     for name in features.PROBES:
         assert features.probe(name).answer is not Answer.UNKNOWN, name
     features.require(*features.REQUIRED)
+
+
+@both_loaders
+def test_opened_and_closed_again_and_again(network: Network) -> None:
+    """Ten rounds of open, attach, drain and close leave descriptors and threads as they were."""
+    one, _ = quiet_pair(network)
+
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    with watching(one, max_flows=64):
+        pass
+    before = descriptors()
+    for _ in range(10):
+        with watching(one, max_flows=64) as fetcher:
+            send(one, frame(1))
+            assert take(fetcher).totals.packets == 1
+        fetcher.close()
+    assert descriptors() == before
