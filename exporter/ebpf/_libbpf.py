@@ -1,5 +1,5 @@
 """
-The only ctypes of the project: libbpf, the bpf(2) calls it lacks, and setns(2).
+Where Python talks C: libbpf, the bpf(2) calls that it lacks, and setns(2).
 
 One table of prototypes. Calls that fail raise :class:`OSError` with the kernel's errno, except
 those listed as ``RAW``: their return value is theirs to read (a batch that ends says so by ENOENT).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import inspect
@@ -165,3 +166,14 @@ def _declares(owner: type, name: str) -> bool:
 def source(path: str) -> str:
     """A test file's text."""
     return Path(ROOT / path).read_text()
+
+
+def test_every_module_is_listed() -> None:
+    """The page's second table has every public module with the first sentences of its docstring."""
+    listed = {row[0].strip("`"): row[1] for row in section("Modules") if row[0] != "module"}
+    found = {}
+    for path in (PACKAGE / "ebpf").rglob("[a-z]*.py"):
+        name = path.relative_to(PACKAGE / "ebpf").with_suffix("").as_posix().replace("/", ".")
+        said = ast.get_docstring(ast.parse(path.read_text())) or ""
+        found[name] = " ".join(said.split("\n\n")[0].split())
+    assert listed == found
