@@ -77,7 +77,7 @@ static __always_inline void continue_flow(struct flow_stats *stats, const struct
 }
 
 /* No wake-up: user space reads the ring on its timer, and earlier when it fills. */
-static __always_inline enum outcome account_refused(struct flow_record *record, long err)
+static __always_inline enum outcome account_refused(struct flow_record *record, int err)
 {
 	record->map_errno = -err;
 	if (setting(ring_fallback) &&
@@ -92,7 +92,10 @@ static __noinline int account_new(void *flows, const struct packet *packet,
 {
 	struct flow_record record = {};
 	struct flow_stats *stats;
-	long err;
+	/* Not long, as the helper is declared: before 6.4 the kernel's function returns an int, its
+	 * call is inlined, and nothing extends the sign (d7ba4cc900bf "bpf: return long from
+	 * bpf_map_ops funcs"). */
+	int err;
 
 	make_key(&record.key, packet);
 	start_flow(&record.stats, packet, increment);
