@@ -52,7 +52,7 @@ def missing_privileges() -> list[str]:
 
 def examine() -> list[Finding]:
     """Everything that decides whether and how well this host can be observed."""
-    return [*_host(), *_kernel(), *_memory()]
+    return [*_host(), *_kernel(), *_mounts(), *_memory()]
 
 
 def _host() -> Iterator[Finding]:
@@ -129,6 +129,26 @@ def _kernel() -> Iterator[Finding]:
             "yes" if enabled else "no",
             "net.core.bpf_jit_enable",
             "" if enabled else "each packet costs several times as much: sysctl -w it to 1",
+            False,
+        )
+
+
+def _mounts() -> Iterator[Finding]:
+    """The filesystems of the kernel that are not everywhere mounted."""
+    where: dict[str, str] = {}
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, *_ = line.split()
+        where.setdefault(kind, place)
+    for name, kind, usual, cost in (
+        ("bpffs", "bpf", "/sys/fs/bpf", "nothing can be pinned"),
+        ("tracefs", "tracefs", "/sys/kernel/tracing", "tracepoints cannot be found by name"),
+    ):
+        there = kind in where
+        yield Finding(
+            f"{name} mounted",
+            "yes" if there else "no",
+            where.get(kind, "nowhere"),
+            "" if there else f"{cost}: mount -t {kind} {kind} {usual}",
             False,
         )
 

@@ -85,6 +85,7 @@ _PROTOTYPES: dict[str, tuple[str, list[Any]]] = {
     "bpf_obj_pin": (_INT, [Int, Text]),
     "bpf_xdp_attach": (_INT, [Int, Int, U32, Pointer]),
     "bpf_xdp_query": (_INT, [Int, Int, Pointer]),
+    "libbpf_find_vmlinux_btf_id": (_INT, [Text, Int]),
     "bpf_tc_hook_create": (_INT, [Pointer]),
     "bpf_tc_query": (_INT, [Pointer, Pointer]),
     "bpf_tc_attach": (_INT, [Pointer, Pointer]),
@@ -421,6 +422,16 @@ def command(number: int, attr: Any, name: str) -> int:
         errno = c.get_errno()
         raise OSError(errno, os.strerror(errno), name)
     return result
+
+
+def packed_command(number: int, attr: bytes) -> int:
+    """
+    As :func:`command`, of octets: the kernel takes what is missing for zeros.
+
+    Raises:
+        OSError: With the kernel's errno; 524 is its own ENOTSUPP, which has no name here.
+    """
+    return command(number, c.create_string_buffer(attr, len(attr)), f"bpf({number})")
 
 
 def setns(fd: int) -> None:

@@ -1,55 +1,37 @@
 """
 What this kernel can do: probed, never read off a version number.
 
-Each probe says yes, no, or could not tell, and why. Conclusive answers are remembered.
+Each probe says yes, no, or could not tell, and why. Conclusive answers are remembered for the life
+of the process; the others are asked anew.
 
-Source: kernel commits named beside each probe.
+Source: the kernel commit named beside each probe in :mod:`exporter.ebpf._probes`.
 """
 
 from __future__ import annotations
 
-import enum
 import errno as errnos
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from exporter.ebpf import _libbpf
+from exporter.ebpf import _libbpf, _probes
+from exporter.ebpf._probes import Answer, Probe
 from exporter.ebpf.errors import FeatureMissing
 
-
-class Answer(enum.Enum):
-    """Outcome of a probe."""
-
-    YES = "yes"
-    NO = "no"
-    UNKNOWN = "could not tell"
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One answer, and what stood in the way of a better one."""
-
-    answer: Answer
-    reason: str = ""
-
-    def __bool__(self) -> bool:
-        return self.answer is Answer.YES
-
-
-_LOOPBACK = 1
-_TCX_INGRESS = 46
-_PERCPU_HASH, _ARRAY_OF_MAPS, _RINGBUF = 5, 12, 27
-_SCHED_CLS = 3
-_KTIME_GET_NS, _KTIME_GET_COARSE_NS = 5, 160
+__all__ = ["PROBES", "REQUIRED", "Answer", "Feature", "Probe", "probe", "require"]
 
 _answers: dict[str, Probe] = {}
+#: What a kernel says to a command, a type or a flag that it does not know.
+_NOT_THERE = (errnos.EINVAL, errnos.ENOSYS, errnos.EOPNOTSUPP, _probes.ENOTSUPP)
 
 
 def probe(name: str) -> Probe:
     """
     Ask one of :data:`PROBES`.
+
+    Returns:
+        yes or no if the kernel said so; could not tell if it would not (EPERM), if something that
+        asking needs is missing, or if it failed in another way.
 
     Raises:
         KeyError: If there is no such probe.
@@ -59,9 +41,9 @@ def probe(name: str) -> Probe:
     try:
         answer = PROBES[name].ask()
     except _libbpf.MissingLibrary as err:
-        return Probe(Answer.UNKNOWN, f"libbpf: {err}")
+        answer = Probe(Answer.UNKNOWN, f"libbpf: {err}")
     except OSError as err:
-        return _from_errno(err)
+        answer = _from_errno(err)
     if answer.answer is not Answer.UNKNOWN:
         _answers[name] = answer
     return answer
@@ -85,101 +67,13 @@ def require(*names: str) -> None:
 
 
 def _from_errno(err: OSError) -> Probe:
-    if err.errno in (errnos.EPERM, errnos.EACCES):
+    number = err.errno or 0
+    name = "ENOTSUPP" if number == _probes.ENOTSUPP else errnos.errorcode.get(number, str(number))
+    if number in (errnos.EPERM, errnos.EACCES):
+        if os.geteuid() == 0:
+            return Probe(Answer.UNKNOWN, f"not permitted ({name}), though by root")
         return Probe(Answer.UNKNOWN, "not permitted: run as root or with CAP_BPF")
-    name = errnos.errorcode.get(err.errno or 0, str(err.errno))
-    if err.errno in (errnos.EINVAL, errnos.ENOSYS, errnos.EOPNOTSUPP):
-        return Probe(Answer.NO, name)
-    return Probe(Answer.UNKNOWN, name)
-
-
-def _make_map(kind: int, key: int, value: int, entries: int) -> int:
-    return int(_libbpf.library().bpf_map_create(kind, b"probe", key, value, entries, None))
-
-
-def _close(fd: int) -> Probe:
-    os.close(fd)
-    return Probe(Answer.YES)
-
-
-def _bpf() -> Probe:
-    return _close(_make_map(2, 4, 4, 1))
-
-
-def _per_cpu_batch() -> Probe:
-    """Commit "bpf: Add batch ops to all htab bpf map"."""
-    fd = _make_map(_PERCPU_HASH, 8, 8, 1)
-    try:
-        count, position = _libbpf.u32(1), _libbpf.u64()
-        room = bytearray(8 * _libbpf.library().libbpf_num_possible_cpus())
-        key = bytearray(8)
-        result = _libbpf.library().bpf_map_lookup_and_delete_batch(
-            fd,
-            None,
-            _libbpf.ref(position),
-            _libbpf.address(key),
-            _libbpf.address(room),
-            _libbpf.ref(count),
-            None,
-        )
-    finally:
-        os.close(fd)
-    if result in (0, -errnos.ENOENT):
-        return Probe(Answer.YES)
-    raise OSError(-result, os.strerror(-result))
-
-
-def _map_in_map() -> Probe:
-    """Array of maps: 56f668dfe00d "bpf: Add array of maps support"."""
-    inner = _make_map(2, 4, 4, 1)
-    try:
-        options = _libbpf.sized(_libbpf.MapCreateOptions)
-        options.inner_map_fd = inner
-        fd = _libbpf.library().bpf_map_create(
-            _ARRAY_OF_MAPS, b"probe", 4, 4, 1, _libbpf.ref(options)
-        )
-        return _close(fd)
-    finally:
-        os.close(inner)
-
-
-def _ring_buffer() -> Probe:
-    """457f44363a88 "bpf: Implement BPF ring buffer and verifier support for it"."""
-    return _close(_make_map(_RINGBUF, 0, 0, os.sysconf("SC_PAGE_SIZE")))
-
-
-def _tcx() -> Probe:
-    """e420bed02507 "bpf: Add fd-based tcx multi-prog infra with link support"."""
-    count = _libbpf.u32()
-    _libbpf.library().bpf_prog_query(_LOOPBACK, _TCX_INGRESS, 0, None, None, _libbpf.ref(count))
-    return Probe(Answer.YES)
-
-
-def _classifier(helper: int) -> Probe:
-    """Load a classifier of three instructions that calls one helper."""
-    instructions = b"".join(
-        code.to_bytes(1, "little") + register.to_bytes(1, "little") + bytes(2) + value
-        for code, register, value in (
-            (0x85, 0, helper.to_bytes(4, "little")),
-            (0xB7, 0, bytes(4)),
-            (0x95, 0, bytes(4)),
-        )
-    )
-    fd = _libbpf.library().bpf_prog_load(
-        _SCHED_CLS,
-        b"probe",
-        b"GPL",
-        _libbpf.address(instructions),
-        len(instructions) // 8,
-        None,
-    )
-    return _close(int(fd))
-
-
-def _kernel_btf() -> Probe:
-    if Path("/sys/kernel/btf/vmlinux").exists():
-        return Probe(Answer.YES)
-    return Probe(Answer.NO, "/sys/kernel/btf/vmlinux is missing")
+    return Probe(Answer.NO if number in _NOT_THERE else Answer.UNKNOWN, name)
 
 
 @dataclass(frozen=True)
@@ -200,25 +94,47 @@ class Feature:
     ask: Callable[[], Probe]
 
 
+_ONE_BY_ONE = "its entries are read one by one"
+
 PROBES: dict[str, Feature] = {
-    "bpf": Feature("BPF maps", "3.18", "required", _bpf),
-    "classifier": Feature(
-        "TC classifier programs", "4.1", "required", lambda: _classifier(_KTIME_GET_NS)
-    ),
-    "map_in_map": Feature("array of maps", "4.12", "required", _map_in_map),
+    "bpf": Feature("BPF maps", "3.18", "required", _probes.array_map),
+    "classifier": Feature("TC classifier programs", "4.1", "required", _probes.classifier),
+    "map_in_map": Feature("array of maps", "4.12", "required", _probes.map_in_map),
     "per_cpu_batch": Feature(
-        "batch operations on per-CPU hashes", "5.6", "required", _per_cpu_batch
+        "batch operations on per-CPU hashes", "5.6", "required", _probes.batch_percpu_hash
     ),
-    "ring_buffer": Feature("ring buffer", "5.8", "required", _ring_buffer),
+    "ring_buffer": Feature("ring buffer", "5.8", "required", _probes.ring_buffer),
     "coarse_clock": Feature(
-        "coarse clock",
-        "5.11",
-        "--clock coarse is not available",
-        lambda: _classifier(_KTIME_GET_COARSE_NS),
+        "coarse clock", "5.11", "--clock coarse is not available", _probes.coarse_clock
     ),
-    "tcx": Feature("TCX links", "6.6", "filters on a clsact qdisc are used instead", _tcx),
+    "tcx": Feature("TCX links", "6.6", "filters on a clsact qdisc are used instead", _probes.tcx),
+    "link_update": Feature(
+        "links that are updated and pinned",
+        "5.7",
+        "programs are not replaced without a gap",
+        _probes.link_update,
+    ),
+    "bpffs": Feature("BPF filesystem", "4.4", "nothing outlives the process", _probes.bpffs),
+    "batch_hash": Feature("batch operations on hashes", "5.6", _ONE_BY_ONE, _probes.batch_hash),
+    "batch_array": Feature("batch operations on arrays", "5.6", _ONE_BY_ONE, _probes.batch_array),
+    "batch_percpu_array": Feature(
+        "batch operations on per-CPU arrays", "5.13", _ONE_BY_ONE, _probes.batch_percpu_array
+    ),
+    "batch_lpm": Feature("batch operations on LPM tries", "5.13", _ONE_BY_ONE, _probes.batch_lpm),
+    "lpm_trie": Feature("LPM tries", "4.11", "no lookup by prefix", _probes.lpm_trie),
+    "perf_event_array": Feature(
+        "perf event arrays", "4.3", "no events through perf buffers", _probes.perf_event_array
+    ),
+    "xdp_link": Feature("XDP links", "5.9", "XDP is attached by netlink", _probes.xdp_link),
+    "kprobe": Feature("kprobes", "4.17", "no programs on kernel functions", _probes.kprobe),
+    "uprobe": Feature("uprobes", "4.17", "no programs on functions of processes", _probes.uprobe),
+    "tracepoint": Feature("tracepoints", "4.7", "no programs on tracepoints", _probes.tracepoint),
+    "btf_tracepoint": Feature(
+        "BTF tracepoints", "5.5", "plain tracepoints are used instead", _probes.btf_tracepoint
+    ),
+    "fentry": Feature("fentry", "5.5", "kprobes are used instead", _probes.fentry),
     "kernel_btf": Feature(
-        "kernel BTF", "5.2", "nothing yet: the program needs no relocation", _kernel_btf
+        "kernel BTF", "5.4", "no program that needs relocation can be loaded", _probes.kernel_btf
     ),
 }
 

@@ -232,13 +232,6 @@ def test_a_kernel_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     features._answers.pop("ring_buffer")
 
 
-def test_every_probe_is_conclusive_here() -> None:
-    """As root each probe says yes or no, and the required ones yes."""
-    for name in features.PROBES:
-        assert features.probe(name).answer is not Answer.UNKNOWN, name
-    features.require(*features.REQUIRED)
-
-
 @both_loaders
 def test_opened_and_closed_again_and_again(network: Network) -> None:
     """Ten rounds of open, attach, drain and close leave descriptors and threads as they were."""
