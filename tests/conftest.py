@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.ebpf import features
+from exporter.ebpf.errors import FeatureMissing
 from tests.e2e.net import Network
 
 #: Tests below these directories load programs into the kernel.
@@ -29,6 +31,17 @@ def _privileged(request: pytest.FixtureRequest) -> None:
     where = Path(str(request.node.path)).relative_to(Path(__file__).parent).parts[0]
     if where in _PRIVILEGED and os.geteuid() != 0:
         missing("root, to load programs and to make namespaces")
+
+
+@pytest.fixture(autouse=True)
+def _hook_is_there(request: pytest.FixtureRequest) -> None:
+    """A test of the hook ``tcx`` is skipped on kernels that conclusively have none."""
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is not None and callspec.params.get("hook") == "tcx":
+        try:
+            features.require("tcx")
+        except FeatureMissing as missing_feature:
+            pytest.skip(str(missing_feature))
 
 
 def _descriptors() -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from typing import Any, Self
 from tests.e2e.net import Netns
 
 PROGRAM = str(Path(sys.executable).with_name("flow-exporter"))
-_PATIENCE = 30.0
+#: Seconds; in an emulated machine everything takes several times as long.
+_PATIENCE = 30.0 * float(os.environ.get("FLOW_EXPORTER_TEST_PATIENCE", "1"))
 
 
 def wait_until(condition: Callable[[], Any], what: str, patience: float = _PATIENCE) -> None:

@@ -80,8 +80,14 @@ class Netns:
 
     def quiet(self) -> None:
         """No IPv6: devices made from now on say nothing of their own."""
-        for key in ("all", "default"):
-            self.run("sysctl", "-qw", f"net.ipv6.conf.{key}.disable_ipv6=1")
+        self.ipv6(disable_ipv6=1)
+
+    def ipv6(self, **settings: int) -> None:
+        """Set sysctls of all devices, those to come too."""
+        places = [f"net.ipv6.conf.{where}." for where in ("all", "default")]
+        self.run(
+            "sysctl", "-qw", *(f"{place}{k}={v}" for place in places for k, v in settings.items())
+        )
 
     def snmp(self, protocol: str, counter: str) -> int:
         """A counter of the namespace's own TCP/IP stack: /proc/net/snmp."""
@@ -108,10 +114,7 @@ class Network:
         self._made.append(made)
         made.ip("link", "set", "lo", "up")
         # No router solicitations, no duplicate address detection: every packet is the test's own.
-        for key in ("all", "default"):
-            made.run("sysctl", "-qw", f"net.ipv6.conf.{key}.accept_dad=0")
-            made.run("sysctl", "-qw", f"net.ipv6.conf.{key}.router_solicitations=0")
-            made.run("sysctl", "-qw", f"net.ipv6.conf.{key}.addr_gen_mode=1")
+        made.ipv6(accept_dad=0, router_solicitations=0, addr_gen_mode=1)
         return made
 
     def remove(self, namespace: Netns) -> None:
