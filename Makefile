@@ -1,5 +1,6 @@
 # make run    build and show the flows of this host
 # make test   everything that must hold
+# make test-kernels   that it holds on Debian's kernels from 5.10 to the newest
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ OBJECT := exporter/capture/flow.bpf.o
 SOURCE := exporter/capture/flow.bpf.c
 BPF_SOURCES := $(shell find bpf -name '*.[ch]')
 
-.PHONY: setup run test test-setup lint format abi proto bench docs clean
+.PHONY: setup run test test-kernels test-setup lint format abi proto bench docs clean
 
 setup: $(VENV)/.runtime $(OBJECT) $(SOURCE)
 
@@ -17,6 +18,11 @@ run: setup
 
 test: test-setup lint
 	$(BIN)/pytest $(ARGS)
+
+# Each is booted in QEMU, one after the other; FLOW_EXPORTER_KERNELS=6.1,6.12 chooses.
+test-kernels: export FLOW_EXPORTER_KERNELS ?= all
+test-kernels: test-setup
+	$(BIN)/pytest tests/kernels $(ARGS)
 
 test-setup: setup $(VENV)/.test
 	@tools/setup-tests.sh
@@ -51,7 +57,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt tools/setup.sh
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.runtime
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,lint,kernels]'
 	@touch $@
 
 $(OBJECT): $(BPF_SOURCES) bpf/Makefile | $(VENV)/.runtime

@@ -1,0 +1,147 @@
+"""
+Debian's kernels, booted: what each can do, and that capture is exact on each.
+
+``make test-kernels`` boots all of them, ``make test`` Linux 6.1 only; which ones is said by
+FLOW_EXPORTER_KERNELS: ``all``, or series with commas between them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import missing
+from tests.kernels.guest import Guest, missing_parts
+from tests.kernels.images import KERNELS, CannotFetch, Kernel, fetch
+from tests.kernels.inside import Outcome
+from tests.kernels.report import Row, write
+from tests.kernels.selection import CAPABILITIES, capability
+
+#: Seconds for one guest. Measured: 60 to 120 on two idle cores; a busy machine takes longer.
+_PATIENCE = float(os.environ.get("FLOW_EXPORTER_KERNEL_TIMEOUT", "900"))
+
+_YES_SINCE = {
+    "5.10": {
+        "bpf", "classifier", "map_in_map", "per_cpu_batch", "ring_buffer", "link_update", "bpffs",
+        "batch_hash", "batch_array", "lpm_trie", "perf_event_array", "xdp_link", "kprobe",
+        "uprobe", "tracepoint", "btf_tracepoint", "fentry", "kernel_btf",
+    },
+    "6.1": {"coarse_clock", "batch_percpu_array", "batch_lpm"},
+    "6.12": {"tcx"},
+    "newest": set(),
+}  # fmt: skip
+
+#: Why a test may be skipped, and on which kernels.
+_SKIPS = {"has no TCX links": {"5.10", "6.1"}, "has no coarse clock": {"5.10"}}
+
+
+def _expected(series: str) -> set[str]:
+    """The features that a kernel has."""
+    order = list(_YES_SINCE)
+    return set().union(*(_YES_SINCE[older] for older in order[: order.index(series) + 1]))
+
+
+def _chosen() -> list[Kernel]:
+    wanted = os.environ.get("FLOW_EXPORTER_KERNELS", "6.1").split(",")
+    return [kernel for kernel in KERNELS if "all" in wanted or kernel.series in wanted]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one kernel showed."""
+
+    kernel: Kernel
+    release: str
+    features: dict[str, dict[str, str]]
+    outcomes: list[Outcome]
+    console: str
+    seconds: float
+
+    def of(self, title: str) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if capability(outcome.test) == title]
+
+
+@pytest.fixture(scope="module", params=_chosen(), ids=str)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One kernel, booted once for all tests here."""
+    lacking = missing_parts()
+    if lacking:
+        missing(f"to boot kernels: {', '.join(lacking)}")
+    kernel: Kernel = request.param
+    try:
+        image = fetch(kernel)
+    except CannotFetch as err:
+        missing(str(err))
+    results = tmp_path_factory.mktemp(f"linux-{kernel}")
+    began = time.monotonic()
+    guest = Guest(image, results)
+    console = guest.run("python", "-m", "tests.kernels.inside", str(results), timeout=_PATIENCE)
+    seconds = time.monotonic() - began
+    probed = _read(results / "features.json", console)
+    lines = _read(results / "tests.jsonl", console).splitlines()
+    outcomes = [Outcome(**json.loads(line)) for line in lines]
+    found = json.loads(probed)
+    done = Run(kernel, found["release"], found["features"], outcomes, console, seconds)
+    write(Row(done.release, done.features, _tallies(done), seconds))
+    return done
+
+
+def _read(path: Path, console: str) -> str:
+    assert path.exists(), f"the guest did not come to {path.name}:\n{console}"
+    return path.read_text()
+
+
+def _tallies(done: Run) -> dict[str, dict[str, int]]:
+    return {
+        title: dict(Counter(outcome.outcome for outcome in done.of(title)))
+        for title in CAPABILITIES
+    }
+
+
+def test_the_kernel_is_the_one_asked_for(run: Run) -> None:
+    """The series is what Debian's suite has; the newest is newer than all others."""
+    if run.kernel.series == "newest":
+        assert int(run.release.split(".")[0]) >= 7
+    else:
+        assert run.release.startswith(f"{run.kernel.series}.")
+
+
+def test_features(run: Run) -> None:
+    """Every probe is conclusive, and says what this kernel is known to have."""
+    answers = {name: found["answer"] for name, found in run.features.items()}
+    has = _expected(run.kernel.series)
+    assert answers == {name: "yes" if name in has else "no" for name in answers}
+    assert has <= set(answers)
+
+
+@pytest.mark.parametrize("title", CAPABILITIES)
+def test_capability(run: Run, title: str) -> None:
+    """Its tests pass on this kernel; what is skipped is what this kernel is known to lack."""
+    outcomes = run.of(title)
+    if not outcomes:
+        pytest.skip(f"no test of {title} is there yet")
+    failed = [f"{each.test}\n{each.detail}" for each in outcomes if each.outcome == "failed"]
+    assert not failed, "\n\n".join(failed)
+    skipped = [each for each in outcomes if each.outcome == "skipped"]
+    unexplained = [
+        f"{each.test}: {each.detail}" for each in skipped if not _may_skip(each, run.kernel)
+    ]
+    assert not unexplained
+    assert any(each.outcome == "passed" for each in outcomes)
+
+
+def _may_skip(outcome: Outcome, kernel: Kernel) -> bool:
+    return any(
+        reason in outcome.detail and kernel.series in series for reason, series in _SKIPS.items()
+    )
+
+
+def test_everything_selected_was_run(run: Run) -> None:
+    """The guest came to the end of its tests and powered itself off."""
+    assert "script exited with code 0" in run.console, run.console[-20_000:]
