@@ -14,6 +14,8 @@ from tests.e2e.net import Network
 
 #: Tests below these directories load programs into the kernel.
 _PRIVILEGED = ("kernel", "e2e")
+#: A test's parameter and its value: the feature that it needs.
+_NEEDS = {("hook", "tcx"): "tcx", ("clock", "coarse"): "coarse_clock"}
 
 
 def missing(what: str) -> None:
@@ -34,14 +36,15 @@ def _privileged(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _hook_is_there(request: pytest.FixtureRequest) -> None:
-    """A test of the hook ``tcx`` is skipped on kernels that conclusively have none."""
+def _feature_is_there(request: pytest.FixtureRequest) -> None:
+    """A test of what this kernel conclusively lacks is skipped, with the words of the error."""
     callspec = getattr(request.node, "callspec", None)
-    if callspec is not None and callspec.params.get("hook") == "tcx":
+    for parameter, value in callspec.params.items() if callspec else ():
+        feature = _NEEDS.get((parameter, value)) if isinstance(value, str) else None
         try:
-            features.require("tcx")
-        except FeatureMissing as missing_feature:
-            pytest.skip(str(missing_feature))
+            features.require(*([feature] if feature else []))
+        except FeatureMissing as lacking:
+            pytest.skip(str(lacking))
 
 
 def _descriptors() -> set[str]:

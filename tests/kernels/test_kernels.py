@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import missing
+from tests.kernels.expected import SKIPS, has_features
 from tests.kernels.guest import Guest, missing_parts
 from tests.kernels.images import KERNELS, CannotFetch, Kernel, fetch
 from tests.kernels.inside import Outcome
@@ -25,26 +26,6 @@ from tests.kernels.selection import CAPABILITIES, capability
 
 #: Seconds for one guest. Measured: 60 to 120 on two idle cores; a busy machine takes longer.
 _PATIENCE = float(os.environ.get("FLOW_EXPORTER_KERNEL_TIMEOUT", "900"))
-
-_YES_SINCE = {
-    "5.10": {
-        "bpf", "classifier", "map_in_map", "per_cpu_batch", "ring_buffer", "link_update", "bpffs",
-        "batch_hash", "batch_array", "lpm_trie", "perf_event_array", "xdp_link", "kprobe",
-        "uprobe", "tracepoint", "btf_tracepoint", "fentry", "kernel_btf",
-    },
-    "6.1": {"coarse_clock", "batch_percpu_array", "batch_lpm"},
-    "6.12": {"tcx"},
-    "newest": set(),
-}  # fmt: skip
-
-#: Why a test may be skipped, and on which kernels.
-_SKIPS = {"has no TCX links": {"5.10", "6.1"}, "has no coarse clock": {"5.10"}}
-
-
-def _expected(series: str) -> set[str]:
-    """The features that a kernel has."""
-    order = list(_YES_SINCE)
-    return set().union(*(_YES_SINCE[older] for older in order[: order.index(series) + 1]))
 
 
 def _chosen() -> list[Kernel]:
@@ -115,7 +96,7 @@ def test_the_kernel_is_the_one_asked_for(run: Run) -> None:
 def test_features(run: Run) -> None:
     """Every probe is conclusive, and says what this kernel is known to have."""
     answers = {name: found["answer"] for name, found in run.features.items()}
-    has = _expected(run.kernel.series)
+    has = has_features(run.kernel.series)
     assert answers == {name: "yes" if name in has else "no" for name in answers}
     assert has <= set(answers)
 
@@ -138,7 +119,7 @@ def test_capability(run: Run, title: str) -> None:
 
 def _may_skip(outcome: Outcome, kernel: Kernel) -> bool:
     return any(
-        reason in outcome.detail and kernel.series in series for reason, series in _SKIPS.items()
+        reason in outcome.detail and kernel.series in series for reason, series in SKIPS.items()
     )
 
 
