@@ -134,23 +134,15 @@ def _kernel() -> Iterator[Finding]:
 
 
 def _mounts() -> Iterator[Finding]:
-    """The filesystems of the kernel that are not everywhere mounted."""
-    where: dict[str, str] = {}
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, place, kind, *_ = line.split()
-        where.setdefault(kind, place)
-    for name, kind, usual, cost in (
-        ("bpffs", "bpf", "/sys/fs/bpf", "nothing can be pinned"),
-        ("tracefs", "tracefs", "/sys/kernel/tracing", "tracepoints cannot be found by name"),
-    ):
-        there = kind in where
-        yield Finding(
-            f"{name} mounted",
-            "yes" if there else "no",
-            where.get(kind, "nowhere"),
-            "" if there else f"{cost}: mount -t {kind} {kind} {usual}",
-            False,
-        )
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    place = next((place for _, place, kind, *_ in mounts if kind == "tracefs"), None)
+    yield Finding(
+        "tracefs mounted",
+        "yes" if place else "no",
+        place or "not mounted",
+        "" if place else "a program on a tracepoint looks for it at a mount of its own",
+        False,
+    )
 
 
 def _memory() -> Iterator[Finding]:

@@ -114,7 +114,9 @@ PROBES: dict[str, Feature] = {
         "programs are not replaced without a gap",
         _probes.link_update,
     ),
-    "bpffs": Feature("BPF filesystem", "4.4", "nothing outlives the process", _probes.bpffs),
+    "bpffs": Feature(
+        "pins in a BPF file system", "4.4", "nothing outlives the process", _probes.bpffs
+    ),
     "batch_hash": Feature("batch operations on hashes", "5.6", _ONE_BY_ONE, _probes.batch_hash),
     "batch_array": Feature("batch operations on arrays", "5.6", _ONE_BY_ONE, _probes.batch_array),
     "batch_percpu_array": Feature(

@@ -22,11 +22,19 @@ CAPABILITIES: dict[str, tuple[str, ...]] = {
         "tests/kernel/test_links.py::test_our_qdisc_stays_while_others_use_it",
         "tests/kernel/test_links.py::test_a_device_that_goes_first*",
     ),
-    "kprobe": ("tests/kernel/test_tracing*.py::*",),
+    "kprobe": ("tests/kernel/test_tracing.py::test_kprobe*",),
+    "other tracing": (
+        "tests/kernel/test_tracing.py::test_uprobe_of_a_library",
+        "tests/kernel/test_tracing.py::test_tracepoint",
+        "tests/kernel/test_tracing.py::test_raw_tracepoints*",
+    ),
     "upgrade": (
         "tests/kernel/test_pinning.py::*",
         "tests/kernel/test_migration.py::*",
-        "tests/e2e/test_upgrade.py::*",
+        "tests/kernel/test_take_over.py::test_nothing_was_read*",
+        "tests/kernel/test_take_over.py::test_killed_within_a_drain",
+        "tests/kernel/test_replace.py::test_no_packet_is_unseen*",
+        "tests/e2e/test_upgrade.py::test_killed_between_drains_under_traffic*",
     ),
     "replay": (
         "tests/kernel/test_replay.py::test_interfaces_have_the_names_in_the_file",
