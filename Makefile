@@ -19,8 +19,8 @@ run: setup
 test: test-setup lint
 	$(BIN)/pytest $(ARGS)
 
-# Each is booted in QEMU, one after the other; FLOW_EXPORTER_KERNELS=6.1,6.12 chooses.
-test-kernels: export FLOW_EXPORTER_KERNELS ?= all
+# Each is booted in QEMU, one after the other; TEST_KERNELS=6.1,6.12 chooses.
+test-kernels: export TEST_KERNELS ?= all
 test-kernels: test-setup
 	$(BIN)/pytest tests/kernels $(ARGS)
 

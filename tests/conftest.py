@@ -47,6 +47,15 @@ def _feature_is_there(request: pytest.FixtureRequest) -> None:
             pytest.skip(str(lacking))
 
 
+@pytest.fixture
+def tcx() -> None:
+    """Skips on kernels without TCX links, for tests that have no parameter."""
+    try:
+        features.require("tcx")
+    except FeatureMissing as lacking:
+        pytest.skip(str(lacking))
+
+
 def _descriptors() -> set[str]:
     found = set()
     for entry in Path("/proc/self/fd").iterdir():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,11 +13,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
+from tests import patience
 from tests.e2e.net import Netns
 
 PROGRAM = str(Path(sys.executable).with_name("flow-exporter"))
-#: Seconds; in an emulated machine everything takes several times as long.
-_PATIENCE = 30.0 * float(os.environ.get("FLOW_EXPORTER_TEST_PATIENCE", "1"))
+_PATIENCE = 30.0 * patience.FACTOR
 
 
 def wait_until(condition: Callable[[], Any], what: str, patience: float = _PATIENCE) -> None:
@@ -98,7 +97,7 @@ class Agent:
 
     def _fetch(self, path: str) -> str:
         with self._netns.entered() if self._netns else nullcontext():
-            connection = http.client.HTTPConnection("127.0.0.1", 9401, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", 9401, timeout=10 * patience.FACTOR)
             connection.request("GET", path)
             return connection.getresponse().read().decode()
 

@@ -108,6 +108,7 @@ def test_no_packet_is_unseen(
             assert replace.remove_filter(index, "egress", place, known.__contains__)
 
 
+@pytest.mark.usefixtures("tcx")
 def test_a_link_is_pinned_until_it_is_unpinned(
     network: Network, two: tuple[Object, Object], link: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_link_is_pinned_until_it_is_unpinned(
     assert counted(two[0]) == 1
 
 
+@pytest.mark.usefixtures("tcx")
 def test_a_link_whose_interface_is_gone(
     network: Network, two: tuple[Object, Object], link: Path
 ) -> None:

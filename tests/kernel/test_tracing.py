@@ -39,6 +39,7 @@ from exporter.ebpf.tracing import (
     attach,
     syscall_functions,
 )
+from tests import patience
 from tests.compile import compile_bpf
 from tests.e2e.net import Network
 
@@ -182,7 +183,7 @@ def test_uprobe_of_one_process(objects: Path) -> None:
             with attach(counter.program, point):
                 run(objects, 100)
                 assert counter.hits() == 0
-                watched.communicate(b"g", timeout=10)
+                watched.communicate(b"g", timeout=10 * patience.FACTOR)
                 assert counter.hits() == 7
 
 

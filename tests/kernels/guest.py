@@ -72,7 +72,7 @@ class Guest:
             "HOME": "/tmp",
             "LANG": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
-            "FLOW_EXPORTER_TEST_PATIENCE": "10",
+            "TEST_PATIENCE": "10",
             "CI": os.environ.get("CI", ""),
         }
         words = ["env", *(f"{name}={value}" for name, value in environment.items()), *command]

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-MIRROR = os.environ.get("FLOW_EXPORTER_DEBIAN_MIRROR", "http://deb.debian.org/debian")
+MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 #: Seconds after which a newer package is looked for.
 _FRESH = 7 * 24 * 3600
@@ -58,7 +58,7 @@ KERNELS = (
 
 def cache() -> Path:
     """Where images are kept: outside of the checkout, shared by all of them."""
-    given = os.environ.get("FLOW_EXPORTER_KERNELS_CACHE")
+    given = os.environ.get("TEST_KERNELS_CACHE")
     if given:
         return Path(given)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

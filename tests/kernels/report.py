@@ -30,9 +30,9 @@ _rows: list[Row] = []
 
 
 def write(row: Row) -> None:
-    """Keep a row for the summary; also as JSON where FLOW_EXPORTER_KERNELS_REPORT says."""
+    """Keep a row for the summary; also as JSON where TEST_KERNELS_REPORT says."""
     _rows.append(row)
-    path = os.environ.get("FLOW_EXPORTER_KERNELS_REPORT")
+    path = os.environ.get("TEST_KERNELS_REPORT")
     if path:
         Path(path).write_text(json.dumps([asdict(each) for each in _rows], indent=1))
 

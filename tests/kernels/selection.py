@@ -17,10 +17,8 @@ CAPABILITIES: dict[str, tuple[str, ...]] = {
         "tests/kernel/test_devices.py::test_wireguard",
     ),
     "TCX or clsact": (
-        "tests/kernel/test_links.py::test_two_agents_see_the_same*",
         "tests/kernel/test_links.py::test_a_program_that_drops*",
         "tests/kernel/test_links.py::test_our_qdisc_stays_while_others_use_it",
-        "tests/kernel/test_links.py::test_a_device_that_goes_first*",
     ),
     "kprobe": ("tests/kernel/test_tracing.py::test_kprobe*",),
     "other tracing": (
@@ -36,16 +34,12 @@ CAPABILITIES: dict[str, tuple[str, ...]] = {
         "tests/kernel/test_replace.py::test_no_packet_is_unseen*",
         "tests/e2e/test_upgrade.py::test_killed_between_drains_under_traffic*",
     ),
-    "replay": (
-        "tests/kernel/test_replay.py::test_interfaces_have_the_names_in_the_file",
-        "tests/kernel/test_replay.py::test_netobserv_flags_say_what_stood_together",
-    ),
+    "replay": ("tests/kernel/test_replay.py::test_netobserv_flags_say_what_stood_together",),
     "capture and drain": (
         "tests/kernel/test_devices.py::test_a_veth_pair*",
         "tests/kernel/test_fetcher.py::test_a_full_ring_loses_by_name",
         "tests/kernel/test_fetcher.py::test_single_elements",
         "tests/kernel/test_fetcher.py::test_walk_and_delete",
-        "tests/kernel/test_fetcher.py::test_what_the_verifier_says",
         "tests/kernel/test_hooks.py::test_an_interface_without_mac_header",
         "tests/kernel/test_hooks.py::test_fragments_at_a_live_hook",
         "tests/kernel/test_hooks.py::test_times_are_those_of_the_packets*",

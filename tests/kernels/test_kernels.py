@@ -2,7 +2,7 @@
 Debian's kernels, booted: what each can do, and that capture is exact on each.
 
 ``make test-kernels`` boots all of them, ``make test`` Linux 6.1 only; which ones is said by
-FLOW_EXPORTER_KERNELS: ``all``, or series with commas between them.
+TEST_KERNELS: ``all``, or series with commas between them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tests.kernels.report import Row, write
 from tests.kernels.selection import CAPABILITIES, capability
 
 #: Seconds for one guest. Measured: 60 to 120 on two idle cores; a busy machine takes longer.
-_PATIENCE = float(os.environ.get("FLOW_EXPORTER_KERNEL_TIMEOUT", "900"))
+_PATIENCE = float(os.environ.get("TEST_KERNELS_TIMEOUT", "900"))
 
 
 def _chosen() -> list[Kernel]:
-    wanted = os.environ.get("FLOW_EXPORTER_KERNELS", "6.1").split(",")
+    wanted = os.environ.get("TEST_KERNELS", "6.1").split(",")
     return [kernel for kernel in KERNELS if "all" in wanted or kernel.series in wanted]
 
 

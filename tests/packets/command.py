@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import patience
 from tests.packets.flow import Counts, Key, Reading, from_records
 
 COMMAND = Path(sys.executable).with_name("flow-exporter")
@@ -56,7 +57,7 @@ def replay(path: Path, *arguments: str) -> Replayed:
         text=True,
         check=False,
         env=environment,
-        timeout=60,
+        timeout=60 * patience.FACTOR,
     )
     lines = done.stderr.splitlines()
     summaries = [line for line in lines if line.startswith("frames: ")]
