@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-#: Capability: patterns of test names without parameters; a test belongs to the first that it matches.
+#: Capability: patterns of test names without parameters; a test belongs to the first it matches.
 CAPABILITIES: dict[str, tuple[str, ...]] = {
     "features": ("tests/kernel/test_features.py::*",),
     "GENEVE": ("tests/kernel/test_devices.py::test_geneve",),
