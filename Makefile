@@ -22,6 +22,7 @@ test: test-setup lint
 # Each is booted in QEMU, one after the other; TEST_KERNELS=6.1,6.12 chooses.
 test-kernels: export TEST_KERNELS ?= all
 test-kernels: test-setup
+	@tools/setup-kernels.sh
 	$(BIN)/pytest tests/kernels $(ARGS)
 
 test-setup: setup $(VENV)/.test

@@ -9,12 +9,4 @@ done
 [ -e /usr/lib/python3/dist-packages/bcc/libbcc.py ] || missing="$missing python3-bpfcc"
 set -- /usr/src/linux-headers-*/include/generated/autoconf.h
 [ -e "$1" ] || missing="$missing linux-headers-$(dpkg --print-architecture)"
-# What other kernels are booted with. Their initial file system holds busybox and no libraries.
-for pair in qemu-system-x86_64:qemu-system-x86 depmod:kmod; do
-	PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
-done
-busybox=$(command -v busybox || true)
-if [ -z "$busybox" ] || ldd "$busybox" >/dev/null 2>&1; then
-	missing="$missing busybox-static"
-fi
 [ -z "$missing" ] || exec "$(dirname "$0")/apt-install.sh" $missing

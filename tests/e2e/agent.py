@@ -68,7 +68,9 @@ class Agent:
         return text in self.log
 
     def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._output.read_bytes().splitlines()]
+        # Without a last line that is still being written.
+        lines = self._output.read_bytes().rpartition(b"\n")[0].splitlines()
+        return [json.loads(line) for line in lines]
 
     def packets(self) -> int:
         return sum(record["flow"]["packets"] for record in self.records())

@@ -1,8 +1,8 @@
 """
 Debian's kernels, booted: what each can do, and that capture is exact on each.
 
-``make test-kernels`` boots all of them, ``make test`` Linux 6.1 only; which ones is said by
-TEST_KERNELS: ``all``, or series with commas between them.
+``make test-kernels`` boots all of them; which ones is said by TEST_KERNELS: ``all``, or series with
+commas between them. ``make test`` boots none: a guest takes minutes where all is emulated.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from tests.kernels.inside import Outcome
 from tests.kernels.report import Row, write
 from tests.kernels.selection import CAPABILITIES, capability
 
-#: Seconds for one guest. Measured: 60 to 120 on two idle cores; a busy machine takes longer.
-_PATIENCE = float(os.environ.get("TEST_KERNELS_TIMEOUT", "900"))
+#: Seconds for one guest. With both cores busy otherwise, 900 have not been enough.
+_PATIENCE = float(os.environ.get("TEST_KERNELS_TIMEOUT", "1800"))
 
 
-def _chosen() -> list[Kernel]:
-    wanted = os.environ.get("TEST_KERNELS", "6.1").split(",")
-    return [kernel for kernel in KERNELS if "all" in wanted or kernel.series in wanted]
+def _chosen() -> list[Kernel | None]:
+    wanted = os.environ.get("TEST_KERNELS", "").split(",")
+    chosen = [kernel for kernel in KERNELS if "all" in wanted or kernel.series in wanted]
+    return [*chosen] or [None]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Run:
 @pytest.fixture(scope="module", params=_chosen(), ids=str)
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One kernel, booted once for all tests here."""
+    if request.param is None:
+        pytest.skip("no other kernel was asked for: make test-kernels boots them")
     lacking = missing_parts()
     if lacking:
         missing(f"to boot kernels: {', '.join(lacking)}")
