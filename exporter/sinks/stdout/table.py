@@ -77,7 +77,7 @@ def render(batch: FlowBatch, rows: int) -> Any:
         ("PKTS", {"justify": "right", "no_wrap": True}),
         ("BIT/S", {"justify": "right", "no_wrap": True}),
         ("FLAGS", {"no_wrap": True}),
-        ("SEEN AT", {"ratio": 3, "no_wrap": True, "overflow": "ellipsis"}),
+        ("SEEN AT", {"ratio": 2, "no_wrap": True, "overflow": "ellipsis"}),
     ):
         table.add_column(heading, **options)
     for record in records(busiest(batch, rows)):
