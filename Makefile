@@ -16,7 +16,10 @@ setup: $(VENV)/.runtime $(OBJECT) $(SOURCE)
 run: setup
 	$(BIN)/flow-exporter run $(ARGS)
 
+# Beside the running kernel, Debian's 6.1 in QEMU; TEST_KERNELS=none leaves it out.
+test: export TEST_KERNELS ?= 6.1
 test: test-setup lint
+	@[ "$$TEST_KERNELS" = none ] || tools/setup-kernels.sh
 	$(BIN)/pytest $(ARGS)
 
 # Each is booted in QEMU, one after the other; TEST_KERNELS=6.1,6.12 chooses.

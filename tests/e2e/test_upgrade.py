@@ -51,7 +51,7 @@ def udp(netns: Netns, count: int, flows: int = 20) -> dict[str, int]:
 class Pump:
     """Sends bursts until it is stopped."""
 
-    BURST = 20_000
+    BURST = 8_000
 
     def __init__(self, netns: Netns) -> None:
         self.count = 0

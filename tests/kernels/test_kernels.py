@@ -1,8 +1,8 @@
 """
 Debian's kernels, booted: what each can do, and that capture is exact on each.
 
-``make test-kernels`` boots all of them; which ones is said by TEST_KERNELS: ``all``, or series with
-commas between them. ``make test`` boots none: a guest takes minutes where all is emulated.
+``make test-kernels`` boots all of them and ``make test`` only 6.1: a guest takes minutes where every
+instruction is emulated. TEST_KERNELS says which: ``all``, or series with commas between them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Run:
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One kernel, booted once for all tests here."""
     if request.param is None:
-        pytest.skip("no other kernel was asked for: make test-kernels boots them")
+        pytest.skip("no other kernel was asked for: TEST_KERNELS has none")
     lacking = missing_parts()
     if lacking:
         missing(f"to boot kernels: {', '.join(lacking)}")
