@@ -125,3 +125,29 @@ def test_the_numbers_in_the_text_are_those_measured() -> None:
     micros = float(median_of(results["pipeline"]["100,000"][4]))
     assert f"costs\n  {micros:.1f} µs" in README
     assert f"takes {median_of(results['startup']['stdout'][0])} s" in README
+
+
+def test_the_runtime_numbers_are_those_measured() -> None:
+    """Ours beside bcc's, from the newest result's tables of maps, the ring and loading."""
+    newest = max((ROOT / "benchmarks" / "results").glob("*.json"))
+    tables = {table["name"]: table["rows"] for table in json.loads(newest.read_text())["tables"]}
+    maps = {(row[0], row[1]): [median_of(cell) for cell in row[2:4]] for row in tables["maps"]}
+    ring = {row[0]: row[1] for row in tables["ring"]}
+    load = {(row[0], row[1]): [median_of(cell) for cell in row[3:5]] for row in tables["load"]}
+    take, batches, single, read, small = (row[1:] for row in cells("exporter.ebpf | bcc"))
+    operation = "look up, delete and add up, in batches"
+    for shown, key in (
+        (take, f"percpu_hash: {operation}"),
+        (batches, "hash: update, in batches"),
+        (single, "hash: update, one by one"),
+    ):
+        ours, bcc = maps[key, "100,000"]
+        assert shown == [f"{ours} ns an entry", f"{bcc} ns"]
+    assert read == [
+        f"{ring['ours: read(), a field']} records/s",
+        ring["bcc: callback, event() and a field"],
+    ]
+    loaders = ("ours, libbpf", "bcc's Python API")
+    assert small == [
+        f"{ms} ms, {mb} MB" for ms, mb in (load["counter", loader] for loader in loaders)
+    ]

@@ -1,8 +1,8 @@
 """
 Debian's kernels, booted: what each can do, and that capture is exact on each.
 
-``make test-kernels`` boots all of them and ``make test`` only 6.1: a guest takes minutes where every
-instruction is emulated. TEST_KERNELS says which: ``all``, or series with commas between them.
+``make test-kernels`` boots all of them and ``make test`` only 6.1: where every instruction is
+emulated a guest takes minutes. TEST_KERNELS says which: ``all``, or series with commas between.
 """
 
 from __future__ import annotations
