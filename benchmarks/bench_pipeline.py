@@ -29,8 +29,8 @@ from exporter.dedupe.dedupe import Deduper
 from exporter.enrich.interfaces import InterfaceNames
 from exporter.enrich.observer import AgentConfig, ObserverName
 from exporter.pipeline import Pipeline
+from exporter.sinks.encodings.pbflow import encode
 from exporter.sinks.grpc.config import GrpcConfig
-from exporter.sinks.grpc.encode import encode
 from tests.e2e.net import Netns
 
 T = TypeVar("T")

@@ -110,7 +110,7 @@ def _print_flows(replayed: Any, config: Any, schema: str, *, as_table: bool) -> 
     from exporter.dedupe.dedupe import Deduper
     from exporter.enrich.interfaces import InterfaceNames
     from exporter.enrich.observer import ObserverName
-    from exporter.sinks.stdout.encode import SHAPES, encode
+    from exporter.sinks.encodings.jsonl import SHAPES, encode
 
     batch = Deduper(DedupeConfig(mode="none")).apply(replayed.batch)
     batch = InterfaceNames(lambda: replayed.names).apply(batch)

@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -24,9 +24,8 @@ from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.errors import ConfigError
 from exporter.quantities import Seconds, split_host_port
-from exporter.sinks.grpc.config import GrpcConfig
-from exporter.sinks.null import NullConfig
 from exporter.sinks.stdout.config import StdoutConfig
+from exporter.sinks.table import CONFIGS, SinkConfig
 from exporter.sinks.url import parse_sink, set_path
 
 ENV_PREFIX = "FLOW_EXPORTER_"
@@ -36,8 +35,6 @@ ENV_PREFIX = "FLOW_EXPORTER_"
 _SERVICE_LINK = re.compile(
     r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$"
 )
-
-SinkConfig = Annotated[GrpcConfig | StdoutConfig | NullConfig, Field(discriminator="type")]
 
 
 class MetricsConfig(BaseModel):
@@ -226,8 +223,7 @@ def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
 
 def _of_type(annotation: Any, tag: str) -> Any:
     """The sink's model whose ``type`` is ``tag``, out of ``tuple[SinkConfig, ...]``."""
-    candidates: tuple[type[BaseModel], ...] = (GrpcConfig, StdoutConfig, NullConfig)
-    for candidate in candidates:
+    for candidate in CONFIGS:
         if candidate.model_fields["type"].default == tag:
             return candidate
     return annotation

@@ -20,22 +20,17 @@ from exporter.capture.drain import Drain
 from exporter.capture.fetcher import FlowFetcher
 from exporter.capture.interfaces import InterfaceWatcher
 from exporter.capture.store import PinStore
-from exporter.config import Config, SinkConfig
+from exporter.config import Config
 from exporter.dedupe.dedupe import Deduper
 from exporter.enrich.base import Enricher
 from exporter.enrich.interfaces import InterfaceNames
 from exporter.enrich.observer import ObserverName
 from exporter.errors import ConfigError
-from exporter.fanout.contract import Sink
 from exporter.fanout.queue import BatchQueue
 from exporter.fanout.router import Router
 from exporter.fanout.worker import SinkWorker
 from exporter.ledger import Ledger
-from exporter.sinks.grpc.config import GrpcConfig
-from exporter.sinks.grpc.sink import GrpcSink
-from exporter.sinks.null import NullSink
-from exporter.sinks.stdout.config import StdoutConfig
-from exporter.sinks.stdout.sink import make as make_stdout
+from exporter.sinks.table import SinkConfig, make
 from exporter.telemetry import Reading
 
 log = logging.getLogger(__name__)
@@ -175,16 +170,8 @@ def named(sinks: tuple[SinkConfig, ...]) -> tuple[SinkConfig, ...]:
     return tuple(result)
 
 
-def _sink(config: SinkConfig) -> Sink:
-    if isinstance(config, GrpcConfig):
-        return GrpcSink(config.name, config)
-    if isinstance(config, StdoutConfig):
-        return make_stdout(config.name, config)
-    return NullSink(config.name)
-
-
 def _worker(
     config: SinkConfig, on_closed: Callable[[], None], on_settled: Callable[[], None]
 ) -> SinkWorker:
     queue = BatchQueue(config.queue)
-    return SinkWorker(_sink(config), queue, config.retry, on_closed, on_settled)
+    return SinkWorker(make(config), queue, config.retry, on_closed, on_settled)

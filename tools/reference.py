@@ -23,11 +23,10 @@ from exporter.capture.config import CaptureConfig
 from exporter.config import ENV_PREFIX, Config, MetricsConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.observer import AgentConfig
-from exporter.fanout.config import QueueConfig, RetryConfig
+from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
-from exporter.sinks.grpc.config import GrpcConfig, TlsConfig
-from exporter.sinks.null import NullConfig
-from exporter.sinks.stdout.config import StdoutConfig
+from exporter.sinks.credentials import TlsConfig
+from exporter.sinks.table import CONFIGS
 from exporter.telemetry import PREFIX, Metrics, Reading
 
 TARGET = Path(__file__).parents[1] / "docs" / "reference"
@@ -39,9 +38,8 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("dedupe", "dedupe.", DedupeConfig),
     ("agent", "agent.", AgentConfig),
     ("metrics", "metrics.", MetricsConfig),
-    ("sinks[]: type stdout", "", StdoutConfig),
-    ("sinks[]: type grpc", "", GrpcConfig),
-    ("sinks[]: type null", "", NullConfig),
+    ("sinks[]: all types", "", DeliveryConfig),
+    *((f"sinks[]: type {c.model_fields['type'].default}", "", c) for c in CONFIGS),
     ("sinks[].tls", "tls.", TlsConfig),
     ("sinks[].queue", "queue.", QueueConfig),
     ("sinks[].retry", "retry.", RetryConfig),

@@ -39,3 +39,20 @@ class RetryConfig(BaseModel):
     first: Seconds = Field(0.1, gt=0, le=60)
     longest: Seconds = Field(5.0, gt=0, le=600)
     timeout: Seconds = Field(10.0, gt=0, le=600)
+
+
+class DeliveryConfig(BaseModel):
+    """
+    What every sink's section has; each kind adds its own ``type`` and keys.
+
+    Args:
+        name: For logs and counters; the type, with a number if there are several.
+        queue: What waits.
+        retry: Patience.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = ""
+    queue: QueueConfig = QueueConfig()
+    retry: RetryConfig = RetryConfig()

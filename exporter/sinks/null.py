@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from exporter.batch.batch import FlowBatch
-from exporter.fanout.config import QueueConfig, RetryConfig
+from exporter.fanout.config import DeliveryConfig
 from exporter.fanout.contract import Message
 
 
-class NullConfig(BaseModel):
+class NullConfig(DeliveryConfig):
     """A sink of type ``null``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     type: Literal["null"] = "null"
-    name: str = ""
-    queue: QueueConfig = QueueConfig()
-    retry: RetryConfig = RetryConfig()
 
 
 class NullSink:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from exporter._pb import flow_pb2
 from exporter.batch.batch import Interface, Observer, Point
-from exporter.sinks.grpc.encode import encode
+from exporter.sinks.encodings.pbflow import encode
 from exporter.testing import Row, make_batch
 
 DUMP = Path(__file__).with_name("records.dump")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from exporter.errors import ConfigError, SinkError
-from exporter.sinks.grpc.config import GrpcConfig, TlsConfig
+from exporter.errors import SinkError
+from exporter.sinks.credentials import TlsConfig, read
+from exporter.sinks.grpc.config import GrpcConfig
 
 _METHOD = "/pbflow.Collector/Send"
 
@@ -89,10 +90,7 @@ class GrpcClient:
 
 def _read(tls: TlsConfig) -> tuple[bytes | None, bytes | None, bytes | None]:
     """Contents of CA, key and certificate, in the order that gRPC wants them."""
-    contents = []
-    for path in (tls.ca, tls.key, tls.certificate):
-        try:
-            contents.append(path.read_bytes() if path is not None else None)
-        except OSError as err:
-            raise ConfigError(f"cannot read {path}: {err.strerror}") from err
-    return contents[0], contents[1], contents[2]
+    ca, key, chain = (
+        read(p) if p is not None else None for p in (tls.ca, tls.key, tls.certificate)
+    )
+    return ca, key, chain

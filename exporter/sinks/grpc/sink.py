@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from exporter.batch.batch import FlowBatch
 from exporter.fanout.contract import Message
+from exporter.sinks.encodings.pbflow import encode
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.grpc.deliver import GrpcClient
-from exporter.sinks.grpc.encode import encode
 
 
 class GrpcSink:

@@ -13,9 +13,9 @@ from typing import Any
 
 from exporter.batch.batch import FlowBatch
 from exporter.fanout.contract import Message, Sink
+from exporter.sinks.encodings.jsonl import SHAPES, encode
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.stdout.deliver import DescriptorWriter
-from exporter.sinks.stdout.encode import SHAPES, encode
 from exporter.sinks.stdout.table import render
 
 #: Records in one write, so that a slow reader sees the first before the last is encoded.

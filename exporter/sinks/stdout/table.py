@@ -8,7 +8,7 @@ import numpy as np
 
 from exporter.batch.batch import FlowBatch
 from exporter.batch.record import WITH_PORTS, FlowRecord, records
-from exporter.sinks.stdout.encode import protocol_name
+from exporter.sinks.encodings.jsonl import protocol_name
 from exporter.telemetry import printable
 
 _FLAGS = "FSRPAUEC"

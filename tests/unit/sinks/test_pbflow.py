@@ -20,8 +20,8 @@ from exporter._pb import flow_pb2
 from exporter.batch.batch import FlowBatch, Interface, Observer, Point
 from exporter.batch.record import FlowRecord, records
 from exporter.fanout.contract import Message
+from exporter.sinks.encodings.pbflow import encode, varint
 from exporter.sinks.grpc.config import GrpcConfig
-from exporter.sinks.grpc.encode import encode, varint
 from exporter.sinks.grpc.sink import GrpcSink
 from exporter.testing import Row, make_batch
 from tests.strategies import EDGES, batches

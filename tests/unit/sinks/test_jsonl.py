@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from exporter.batch.batch import FlowBatch, Interface, Observer, Point
-from exporter.sinks.stdout.encode import SHAPES, encode, netobserv_flags, protocol_name, rfc3339
+from exporter.sinks.encodings.jsonl import SHAPES, encode, netobserv_flags, protocol_name, rfc3339
 from exporter.testing import Row, make_batch
 from tests.strategies import batches
 

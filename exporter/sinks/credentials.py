@@ -1,0 +1,131 @@
+"""
+Certificates, keys, passwords and tokens: in files, read again when they change.
+
+What is secret is never a configuration value: the configuration names a file, so that neither the
+process's arguments nor ``dump-config``, logs and errors can show it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from exporter.errors import ConfigError
+
+#: What a file was when it was read: (device, inode, size, modification time in ns).
+Stamp = tuple[int, int, int, int]
+
+
+class TlsConfig(BaseModel):
+    """
+    TLS towards a destination. Absent is plain text.
+
+    Args:
+        ca: PEM file of the authorities to trust; the system's if absent.
+        certificate: PEM file of the client's chain, for mutual TLS.
+        key: PEM file of its key.
+        server_name: The name that the server's certificate must have, if not the target's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+
+    @model_validator(mode="after")
+    def _pair(self) -> TlsConfig:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together")
+        return self
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that it names."""
+        return tuple(path for path in (self.ca, self.certificate, self.key) if path is not None)
+
+    def context(self) -> ssl.SSLContext:
+        """
+        A client's context: the server is verified, TLS 1.2 at least.
+
+        Raises:
+            ConfigError: If a file cannot be read, or is not what it should be.
+        """
+        for path in self.files():
+            read(path)
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key)
+        except (ssl.SSLError, OSError) as err:
+            names = ", ".join(str(path) for path in self.files())
+            raise ConfigError(f"cannot use the certificates in {names}: {err}") from err
+        return context
+
+
+class Watched:
+    """
+    Files that somebody else replaces: tells once for each change.
+
+    A Kubernetes secret is changed by a symbolic link, an ACME client renames: both give another
+    inode. A file that is away for a moment counts as unchanged.
+
+    Args:
+        paths: Whose change matters.
+    """
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self._paths = paths
+        self._seen = self._stamps()
+
+    def changed(self) -> bool:
+        """Whether a file is another one than at the last call; a stat call per file."""
+        now = self._stamps()
+        if now == self._seen or None in now.values():
+            return False
+        self._seen = now
+        return True
+
+    def _stamps(self) -> dict[Path, Stamp | None]:
+        return {path: _stamp(path) for path in self._paths}
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def read(path: Path) -> bytes:
+    """
+    A file's octets.
+
+    Raises:
+        ConfigError: If it cannot be read. Never has its contents.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise ConfigError(f"cannot read {path}: {err.strerror}") from err
+
+
+def secret(path: Path) -> str:
+    """
+    A password or token: a file's text without the white space around it.
+
+    Raises:
+        ConfigError: If it cannot be read, is empty or is not text. Never has its contents.
+    """
+    try:
+        text = read(path).decode().strip()
+    except UnicodeDecodeError:
+        # Its text would quote the secret.
+        raise ConfigError(f"{path} is not UTF-8 text") from None
+    if not text:
+        raise ConfigError(f"{path} is empty: it should hold a password or token")
+    return text
