@@ -25,7 +25,6 @@ from exporter.capture.loader import OBJECT_PATH, KernelProgram
 from exporter.capture.places import NamespaceNumbers, Spot
 from exporter.capture.reader import (
     FlowReader,
-    all_counters,
     counters_of,
     kernel_counts,
     read_ring,
@@ -190,7 +189,7 @@ class FlowFetcher:
         assert self._reader is not None, "open() comes first"
         with self._lock:
             self.store.places.release_unclaimed(self.store.numbers)
-            self._inherited = inherit(self.store, self._reader, offset_ns)
+            self._inherited = inherit(self.store, offset_ns)
 
     def unregister(self, interface: NetworkInterface) -> None:
         """Stop observing an interface, which may be gone already. Counted flows stay."""
@@ -278,10 +277,10 @@ class FlowFetcher:
         """
         The kernel's half of the ledger: all CPUs, both directions, earlier agents' sets included.
         """
-        counts = kernel_counts(all_counters(self._map("counters")))
+        counts = kernel_counts(self._map("counters"))
         if self.store is None:
             return counts
-        return counts + kernel_counts(self.store.counts.reshape(1))
+        return counts + self.store.counts
 
     def fill(self) -> float:
         """How full the active flow map or the ring buffer is, whichever is fuller; 0 to 1."""

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
-
-from exporter.abi.layout import COUNTERS, FLOW_RECORD
 from exporter.batch.batch import FlowBatch, concatenate
 from exporter.batch.build import accumulate, empty_batch
-from exporter.capture.reader import FlowReader, all_counters, kernel_counts, read_ring
-from exporter.capture.store import PinnedSet, PinStore, add_counters
+from exporter.capture.reader import FlowReader, kernel_counts, read_ring
+from exporter.capture.store import PinnedSet, PinStore
 from exporter.ebpf.ringbuf import RingBuffer
-from exporter.ledger import Tally
+from exporter.ledger import KernelCounts, Tally
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +26,12 @@ _FLOW_MAPS = ("flow_stats_a", "flow_stats_b")
 _SLOT = bytes(4)
 
 
-def inherit(store: PinStore, reader: FlowReader, offset_ns: int) -> FlowBatch:
+def inherit(store: PinStore, offset_ns: int) -> FlowBatch:
     """
     Read what is left in the sets of earlier agents, book what is missing, and forget the sets.
 
     Args:
         store: Open. No hook feeds the earlier sets any more.
-        reader: For its buffers.
         offset_ns: Added to the kernel's times; see ``batch.clock``.
 
     Returns:
@@ -45,18 +41,19 @@ def inherit(store: PinStore, reader: FlowReader, offset_ns: int) -> FlowBatch:
         BpfError: If the kernel refuses. The next agent tries again, and what this one has read is
             counted as lost then.
     """
-    batches, counts = [], np.zeros((), COUNTERS)
+    batches, counts = [], KernelCounts()
     for earlier in store.earlier_sets():
         _wait_until_quiet(earlier)
+        reader = FlowReader(earlier.maps[_FLOW_MAPS[0]].spec.max_entries, earlier.layout)
         batches += [reader.empty(earlier.maps[name], 0, offset_ns) for name in _FLOW_MAPS]
-        ring = RingBuffer(earlier.maps["flow_ring"], FLOW_RECORD)
+        ring = RingBuffer(earlier.maps["flow_ring"], earlier.layout.record)
         try:
             batches.append(read_ring(ring, offset_ns))
         finally:
             ring.close()
-        counts = add_counters(counts, *all_counters(earlier.maps["counters"]))
+        counts += kernel_counts(earlier.maps["counters"], earlier.layout)
     left = accumulate(concatenate(batches)) if batches else empty_batch()
-    recorded = kernel_counts(np.atleast_1d(add_counters(store.counts, counts))).recorded
+    recorded = (store.counts + counts).recorded
     known = store.carried.settled + store.carried.lost
     lost = recorded - known - Tally(left.totals.packets, left.totals.octets)
     store.close_earlier(counts, lost)

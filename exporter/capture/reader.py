@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from exporter.abi.layout import COUNTERS, FLOW_KEY, FLOW_STATS, FlowDirection, Outcome
+from exporter.abi.layout import FLOW_KEY, FLOW_STATS, FlowDirection
 from exporter.batch.batch import FlowBatch, concatenate
 from exporter.batch.build import accumulate, allocate, empty_batch, fold_per_cpu
+from exporter.capture.layouts import OURS, Layout, convert
 from exporter.ebpf.cpus import possible_cpus
 from exporter.ebpf.maps import BatchCursor, Map
 from exporter.ebpf.ringbuf import RingBuffer
@@ -18,7 +19,6 @@ from exporter.ledger import KernelCounts, Tally
 #: nothing.
 _BATCH_OCTETS = 1 << 20
 _DIRECTIONS = (FlowDirection.FLOW_INGRESS, FlowDirection.FLOW_EGRESS)
-_OUTCOMES = tuple(o for o in Outcome if o is not Outcome.OUTCOMES)
 
 
 class FlowReader:
@@ -27,13 +27,14 @@ class FlowReader:
 
     Args:
         capacity: Flows of the largest map that will be read.
+        layout: Of the maps.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, layout: Layout = OURS) -> None:
         cpus = possible_cpus()
         rows = max(min(_BATCH_OCTETS // (cpus * FLOW_STATS.itemsize), capacity), 1024)
-        self._keys = np.empty(rows, FLOW_KEY)
-        self._values = np.empty((rows, cpus), FLOW_STATS)
+        self._keys = np.empty(rows, layout.key)
+        self._values = np.empty((rows, cpus), layout.stats)
 
     def empty(self, retired: Map, expected: int, offset_ns: int) -> FlowBatch:
         """
@@ -45,7 +46,8 @@ class FlowReader:
             offset_ns: Added to the kernel's times; see ``batch.clock``.
 
         Returns:
-            One row per flow and observation point.
+            One row per flow and observation point; of another layout, whose keys may say more than
+        ours, several.
 
         Raises:
             BpfError: If the kernel refuses. What was not read stays in the map.
@@ -58,7 +60,8 @@ class FlowReader:
             if filled + rows > len(batch):
                 batch = concatenate([batch.take(slice(filled)), allocate(2 * filled + rows)])
             place = batch.take(slice(filled, filled + rows))
-            fold_per_cpu(self._keys[:rows], self._values[:rows], offset_ns, place)
+            keys = convert(self._keys[:rows], FLOW_KEY)
+            fold_per_cpu(keys, convert(self._values[:rows], FLOW_STATS), offset_ns, place)
             filled += rows
         return batch.take(slice(filled))
 
@@ -68,7 +71,7 @@ def read_ring(ring: RingBuffer, offset_ns: int) -> FlowBatch:
     The packets that the flow map could not take, merged into flows.
 
     Args:
-        ring: Of FLOW_RECORD.
+        ring: Of flow records, of any layout.
         offset_ns: Added to the kernel's times; see ``batch.clock``.
 
     Returns:
@@ -77,32 +80,30 @@ def read_ring(ring: RingBuffer, offset_ns: int) -> FlowBatch:
     records = ring.read()
     if not len(records):
         return empty_batch()
-    stats = np.ascontiguousarray(records["stats"]).reshape(-1, 1)
-    return accumulate(fold_per_cpu(records["key"], stats, offset_ns))
+    keys = convert(records["key"], FLOW_KEY)
+    stats = convert(np.ascontiguousarray(records["stats"]), FLOW_STATS).reshape(-1, 1)
+    return accumulate(fold_per_cpu(keys, stats, offset_ns))
 
 
-def counters_of(counters: Map, direction: FlowDirection) -> Any:
+def counters_of(counters: Map, direction: FlowDirection, layout: Layout = OURS) -> Any:
     """The counters of a direction: COUNTERS, shape (possible CPUs,)."""
-    return counters.per_cpu(direction.to_bytes(4, "little"), COUNTERS)
+    return counters.per_cpu(direction.to_bytes(4, "little"), layout.counters)
 
 
-def all_counters(counters: Map) -> Any:
-    """The counters of both directions: COUNTERS, shape (directions x possible CPUs,)."""
-    return np.concatenate([counters_of(counters, direction) for direction in _DIRECTIONS])
+def kernel_counts(counters: Map, layout: Layout = OURS) -> KernelCounts:
+    """
+    The kernel's half of the ledger: the sum over both directions and all CPUs.
 
-
-def kernel_counts(values: Any) -> KernelCounts:
-    """The kernel's half of the ledger: the sum of COUNTERS values, shape (n,)."""
-    return KernelCounts(
-        seen=_sum(values["seen"]),
-        outcomes={_outcome_name(o): _sum(values["outcome"][:, o]) for o in _OUTCOMES},
-        flows_created=int(values["flows_created"].sum()),
-        fragments_unmatched=int(values["fragments_unmatched"].sum()),
-    )
-
-
-def _outcome_name(outcome: Outcome) -> str:
-    return outcome.name.removeprefix("OUTCOME_").lower()
+    Args:
+        counters: The map.
+        layout: Of it. Outcomes that only another version has keep their names.
+    """
+    values = np.concatenate([counters_of(counters, way, layout) for way in _DIRECTIONS])
+    outcomes = {name: _sum(values["outcome"][:, i]) for i, name in enumerate(layout.outcomes)}
+    there = values.dtype.names or ()
+    others = [name for name in ("flows_created", "fragments_unmatched") if name in there]
+    sums = {name: int(values[name].sum()) for name in others}
+    return KernelCounts(seen=_sum(values["seen"]), outcomes=outcomes, **sums)
 
 
 def _sum(tallies: Any) -> Tally:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,10 +29,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from exporter.abi import layout
+from exporter.capture.layouts import OCTETS, OURS, Layout
 from exporter.capture.places import NAMESPACE, POINT, NamespaceNumbers, Places
-from exporter.capture.reader import all_counters, kernel_counts
+from exporter.capture.reader import kernel_counts
 from exporter.ebpf import pinning
 from exporter.ebpf.errors import BpfError, PinIncompatible, PinMissing
 from exporter.ebpf.maps import Map, MapSpec
@@ -41,7 +41,7 @@ from exporter.ebpf.migration import Migration
 from exporter.ebpf.netns import OWN
 from exporter.ebpf.object import Object
 from exporter.errors import CaptureError
-from exporter.ledger import Carried, Tally
+from exporter.ledger import Carried, KernelCounts, Tally
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +53,17 @@ _FRAGMENTS = "fragments"
 _FIRST = bytes(4)
 _NO_PREALLOC = 1
 
+#: A count under its name, so that another version knows it: packets and octets, or one number.
+_COUNT = np.dtype([("name", "S32"), ("value", "<u8", 2)])
+_COUNTS = 48
+_OUTCOME = "outcome."
 #: The one value of ``state``. ``closed`` is the last set whose counts are in ``counts``.
 STATE = np.dtype(
     [
         ("closed", "<u8"),
         ("settled", "<u8", 2),
         ("lost", "<u8", 2),
-        ("counts", layout.COUNTERS),
+        ("counts", _COUNT, _COUNTS),
     ]
 )
 
@@ -69,9 +73,13 @@ def _array(name: str, octets: int) -> MapSpec:
 
 
 _STATE_MAP = _array("state", STATE.itemsize)
-_LAYOUT_MAP = _array("layout", 32)
+_LAYOUT_MAP = _array("layout", OCTETS)
 _NAMESPACES_MAP = MapSpec("namespaces", "hash", 4, NAMESPACE.itemsize, 1 << 17, _NO_PREALLOC)
 _POINTS_MAP = MapSpec("points", "hash", 8, POINT.itemsize, 1 << 17, _NO_PREALLOC)
+
+
+class UnknownLayout(Exception):
+    """A set that this version cannot read. The text says why."""
 
 
 class PinnedSet:
@@ -83,19 +91,23 @@ class PinnedSet:
 
     Raises:
         BpfError: If a map cannot be opened.
+        UnknownLayout: If this version cannot read them.
     """
 
     def __init__(self, path: Path) -> None:
         self.number = int(path.name)
         self.path = path
         self.maps: dict[str, Map] = {}
+        self.layout = OURS
 
     def __enter__(self) -> Self:
         try:
             for name in SET_MAPS:
                 with contextlib.suppress(PinMissing):
                     self.maps[name] = pinning.open_map(self.path / name)
-        except BpfError:
+            if self.complete:
+                self._read_layout()
+        except (BpfError, UnknownLayout):
             self.__exit__()
             raise
         return self
@@ -108,6 +120,23 @@ class PinnedSet:
     def complete(self) -> bool:
         """Whether it was ever attached: its maps are pinned before that."""
         return set(self.maps) == set(SET_MAPS)
+
+    def _read_layout(self) -> None:
+        with pinning.open_map(self.path / "layout") as kept:
+            text = kept.lookup(_FIRST)
+        try:
+            self.layout = Layout.loads(text)
+        except ValueError as err:
+            raise UnknownLayout(str(err)) from err
+        stats = (self.layout.key.itemsize, self.layout.stats.itemsize)
+        for name, sizes in {
+            "flow_stats_a": stats,
+            "flow_stats_b": stats,
+            "counters": (4, self.layout.counters.itemsize),
+        }.items():
+            spec = self.maps[name].spec
+            if (spec.key_size, spec.value_size) != sizes:
+                raise UnknownLayout(f"{name} is not laid out as is written beside it")
 
 
 class PinStore:
@@ -129,9 +158,9 @@ class PinStore:
         self._closed_through = 0
         self._programs: set[int] = set()
         self.path = Path(path)
-        #: What earlier agents left behind, and COUNTERS of their sets that are closed.
+        #: What earlier agents left behind, and what their sets counted that are closed.
         self.carried = Carried()
-        self.counts: Any = np.zeros((), layout.COUNTERS)
+        self.counts = KernelCounts()
         self._settled = Tally()
         self._places: Places | None = None
         self.numbers = NamespaceNumbers()
@@ -178,11 +207,14 @@ class PinStore:
         self._find_programs()
         points = self.places.release_unclaimed(self.numbers)
         settled = self._settled + self.carried.lost
-        recorded = kernel_counts(np.atleast_1d(self.counts)).recorded
+        recorded = self.counts.recorded
         for path in self._sets():
-            with PinnedSet(path) as found:
-                if "counters" in found.maps and int(path.name) > self._closed_through:
-                    recorded += kernel_counts(all_counters(found.maps["counters"])).recorded
+            try:
+                with PinnedSet(path) as found:
+                    if "counters" in found.maps and int(path.name) > self._closed_through:
+                        recorded += kernel_counts(found.maps["counters"], found.layout).recorded
+            except UnknownLayout as err:
+                log.warning("how much %s counted cannot be read: %s", path, err)
         pinning.remove(self.path)
         return Leftover(points, (recorded - settled).packets)
 
@@ -216,7 +248,7 @@ class PinStore:
         try:
             self._made.mkdir(mode=0o700, parents=True)
             with pinning.create(_LAYOUT_MAP) as digest:
-                digest.update(_FIRST, layout_digest())
+                digest.update(_FIRST, OURS.dumps())
                 pinning.pin(digest, self._made / "layout")
             for name in SET_MAPS:
                 pinning.pin(loaded.maps[name], self._made / name)
@@ -245,19 +277,19 @@ class PinStore:
                 if found.complete:
                     yield found
 
-    def close_earlier(self, counts: Any, lost: Tally) -> None:
+    def close_earlier(self, counts: KernelCounts, lost: Tally) -> None:
         """
         Forget the earlier sets: they have been drained.
 
         Args:
-            counts: COUNTERS, one value: all that they counted.
+            counts: All that they counted.
             lost: What earlier agents had read of them and did not deliver.
 
         Raises:
             BpfError: If the kernel refuses.
         """
         self.carried = replace(self.carried, lost=self.carried.lost + lost)
-        self.counts = add_counters(self.counts, counts)
+        self.counts += counts
         self._closed_through = self._number - 1
         # One write: from here on the sets are part of what is carried, and not before.
         self._write()
@@ -296,7 +328,7 @@ class PinStore:
         state = np.frombuffer(self._maps["state"].lookup(_FIRST), STATE)[0]
         self._closed_through = int(state["closed"])
         self.carried = Carried(Tally(*map(int, state["settled"])), Tally(*map(int, state["lost"])))
-        self._settled, self.counts = self.carried.settled, state["counts"]
+        self._settled, self.counts = self.carried.settled, _from_named(state["counts"])
         links = self.path / "links"
         links.mkdir(mode=0o700, exist_ok=True)
         self._places = Places(self._maps["points"], links, self._programs)
@@ -327,12 +359,11 @@ class PinStore:
                 self._programs.add(kept.info().id)
 
     def _require_readable(self, path: Path) -> None:
-        with PinnedSet(path) as found:
-            if not found.complete:
-                return
-            with pinning.open_map(path / "layout") as kept:
-                if kept.spec.value_size != 32 or kept.lookup(_FIRST) != layout_digest():
-                    raise self._unreadable("flows are laid out differently")
+        try:
+            with PinnedSet(path):
+                pass
+        except UnknownLayout as err:
+            raise self._unreadable(str(err)) from err
 
     def _unreadable(self, reason: str) -> CaptureError:
         return CaptureError(
@@ -352,7 +383,7 @@ class PinStore:
         state["closed"] = self._closed_through
         state["settled"] = self._settled.packets, self._settled.octets
         state["lost"] = self.carried.lost.packets, self.carried.lost.octets
-        state["counts"] = self.counts
+        state["counts"] = _to_named(self.counts)
         # Copied by the kernel within one call: whoever is killed has written all of it or nothing.
         self._maps["state"].update(_FIRST, state.tobytes())
 
@@ -378,20 +409,34 @@ def locate(path: str) -> Path:
     return wanted
 
 
-def layout_digest() -> bytes:
-    """SHA-256 over everything that a set's maps are read by. Equal layouts, equal digests."""
-    parts: list[Any] = [
-        (name, np.dtype(getattr(layout, name)).descr)
-        for name in ("FLOW_KEY", "FLOW_STATS", "FLOW_RECORD", "COUNTERS")
-    ]
-    parts += [(one.name, one.value) for one in layout.Outcome]
-    return hashlib.sha256(repr(parts).encode()).digest()
+def _to_named(counts: KernelCounts) -> NDArray[Any]:
+    """As ``state`` keeps them, shape (48,)."""
+    numbers: dict[str, tuple[int, int]] = {
+        "seen": (counts.seen.packets, counts.seen.octets),
+        "flows_created": (counts.flows_created, 0),
+        "fragments_unmatched": (counts.fragments_unmatched, 0),
+    }
+    for name, tally in counts.outcomes.items():
+        numbers[f"{_OUTCOME}{name}"] = tally.packets, tally.octets
+    named = np.zeros(_COUNTS, _COUNT)
+    for row, (name, value) in zip(named, numbers.items(), strict=False):
+        row["name"], row["value"] = name.encode(), value
+    assert len(numbers) <= _COUNTS, f"there are {len(numbers)} counts"
+    return named
 
 
-def add_counters(*values: Any) -> Any:
-    """Sum of values of COUNTERS, field by field: every one is a 64-bit count."""
-    words = [np.frombuffer(value.tobytes(), np.uint64) for value in values]
-    return np.sum(words, axis=0, dtype=np.uint64).view(layout.COUNTERS)[0]
+def _from_named(named: NDArray[Any]) -> KernelCounts:
+    numbers = {row["name"].decode(): Tally(*map(int, row["value"])) for row in named if row["name"]}
+    return KernelCounts(
+        seen=numbers.get("seen", Tally()),
+        outcomes={
+            name.removeprefix(_OUTCOME): tally
+            for name, tally in numbers.items()
+            if name.startswith(_OUTCOME)
+        },
+        flows_created=numbers.get("flows_created", Tally()).packets,
+        fragments_unmatched=numbers.get("fragments_unmatched", Tally()).packets,
+    )
 
 
 @dataclass(frozen=True)

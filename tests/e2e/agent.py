@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -35,11 +35,17 @@ class Agent:
     Its records go to a file, its log to another; ``stop`` ends it as Ctrl-C does.
     """
 
-    def __init__(self, netns: Netns | None, directory: Path, *arguments: str) -> None:
+    def __init__(
+        self,
+        netns: Netns | None,
+        directory: Path,
+        *arguments: str,
+        program: Sequence[str] = (PROGRAM,),
+    ) -> None:
         self._netns = netns
         self._output = directory / "agent.out"
         self._log = directory / "agent.log"
-        command = [PROGRAM, "run", *arguments]
+        command = [*program, "run", *arguments]
         with self._output.open("wb") as out, self._log.open("wb") as err:
             self.process = subprocess.Popen(
                 netns.command(*command) if netns else command, stdout=out, stderr=err

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.arch.source import ROOT
 from tests.e2e import traffic
 from tests.e2e.agent import PROGRAM, Agent, wait_until
 from tests.e2e.collector import Collector
@@ -30,12 +33,14 @@ def pins(tmp_path: Path) -> Iterator[Path]:
         yield root / "agent"
 
 
-def agent(end: End, directory: Path, pins: Path, *arguments: str) -> Agent:
+def agent(
+    end: End, directory: Path, pins: Path, *arguments: str, program: Sequence[str] = (PROGRAM,)
+) -> Agent:
     """An agent of one life: its output in a directory of its own."""
     directory.mkdir()
     defaults = {"--interfaces": end.device, "--drain-interval": "0.2s", "--max-flows": "5000"}
     given = [w for name, value in defaults.items() if name not in arguments for w in (name, value)]
-    return Agent(end.netns, directory, *given, "--pin", str(pins), *arguments)
+    return Agent(end.netns, directory, *given, "--pin", str(pins), *arguments, program=program)
 
 
 def kill(running: Agent) -> None:
@@ -154,6 +159,74 @@ def test_killed_between_drains_under_traffic(
     assert filters(one) == ""
     assert "clsact" not in one.netns.run("tc", "qdisc", "show", "dev", one.device)
     assert not pins.exists()
+
+
+def earlier_version(directory: Path) -> list[str]:
+    """
+    A version with other structs, built from these sources: a field more and others elsewhere, and
+    outcomes that are numbered differently.
+    """
+    for part in ("exporter", "bpf"):
+        shutil.copytree(ROOT / part, directory / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for header, old, new in (
+        ("flow_stats", "\t__u64 first_mono_ns;", "\t__u64 of_old;\n\t__u64 first_mono_ns;"),
+        ("flow_stats", "__u64 octets_l2;", "__u64 swapped;"),
+        ("flow_stats", "__u64 octets_l3;", "__u64 octets_l2;"),
+        ("flow_stats", "__u64 swapped;", "__u64 octets_l3;"),
+        ("flow_stats", "sizeof(struct flow_stats) == 64", "sizeof(struct flow_stats) == 72"),
+        ("flow_record", "== 120", "== 128"),
+        ("flow_key", "__u16 netns;", "__u16 swapped;"),
+        ("flow_key", "__u16 inner_vlan_id;", "__u16 netns;"),
+        ("flow_key", "__u16 swapped;", "__u16 inner_vlan_id;"),
+        ("counters", "OUTCOME_AGGREGATED = 0", "OUTCOME_AGGREGATED = 4"),
+        ("counters", "OUTCOME_NOT_IP = 4", "OUTCOME_NOT_IP = 0"),
+    ):
+        path = directory / "bpf" / "abi" / f"{header}.h"
+        assert path.read_text().count(old) == 1, f"{header}.h has not one {old}"
+        path.write_text(path.read_text().replace(old, new))
+    compiled = directory / "exporter" / "capture" / "flow.bpf.o"
+    there = ["env", "-C", str(directory), sys.executable, "-m"]
+    for command in (
+        ["make", "--always-make", "-C", str(directory / "bpf"), f"OBJECT={compiled}"],
+        [*there, "exporter.abi.generate", str(compiled)],
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    return [*there, "exporter"]
+
+
+@pytest.mark.parametrize("newer_first", [False, True])
+def test_versions_with_other_structs(
+    network: Network, tmp_path: Path, pins: Path, newer_first: bool
+) -> None:
+    """
+    An upgrade and a downgrade: the other version is killed, its program counts on, and the next one
+    reads what it counted, to the packet and the octet; the ledger closes across both.
+    """
+    one, other = quiet(network)
+    versions = [earlier_version(tmp_path / "earlier"), [PROGRAM]]
+    if newer_first:
+        versions.reverse()
+    with agent(one, tmp_path / "first", pins, program=versions[0]) as first:
+        connect(one, other, QUIET)
+        udp(one.netns, 3000)
+        wait_until(lambda: has_settled(first), "a drain and its delivery")
+        kill(first)
+    udp(one.netns, 2000)
+    with agent(one, tmp_path / "second", pins, program=versions[1]) as second:
+        udp(one.netns, 1000)
+        counters = disconnect(one)
+        wait_until(lambda: has_settled(second), "a drain and its delivery")
+        assert second.stop() == 0, second.log
+    passed = counters.tx_packets + counters.rx_packets
+    assert passed >= 6000
+    assert first.packets() + second.packets() == passed
+    flows = [record["flow"] for record in (*first.records(), *second.records())]
+    octets = counters.tx_octets + counters.rx_octets
+    assert sum(flow["bytes"] for flow in flows) == octets
+    # Ethernet's header is all that is not IP's: IPv4 only, and nobody asks for addresses.
+    assert sum(flow["ip_bytes"] for flow in flows) == octets - 14 * passed
+    assert "packets were counted while no agent ran" in second.log
+    assert "  lost: 0\n" in second.log
 
 
 def test_what_was_not_delivered_is_counted(network: Network, tmp_path: Path, pins: Path) -> None:
