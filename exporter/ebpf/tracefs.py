@@ -183,7 +183,15 @@ class Tracefs:
             FeatureMissing: If this kernel has no such probes.
             BpfError: ENOENT if it has no such function; EEXIST if the name is taken.
         """
-        self._write(f"define {kind} {probe.target}", kind, str(probe))
+        phase = f"define {kind} {probe.target}"
+        try:
+            self._write(phase, kind, str(probe))
+        except BpfError as err:
+            # Since 6.10 an unknown function is as invalid as a misspelt line; see
+            # validate_probe_symbol() in kernel/trace/trace_kprobe.c.
+            if err.errno == errnos.EINVAL and kind == "kprobe" and not _is_known(probe.target):
+                raise BpfError(phase, errnos.ENOENT) from err
+            raise
 
     def remove(self, kind: ProbeKind, probe: Probe) -> None:
         """
@@ -228,6 +236,13 @@ class Tracefs:
         if err.errno == errnos.ENOENT and not self._file(kind).exists():
             return missing(phase, kind)
         return BpfError(phase, err.errno or 0)
+
+
+def _is_known(target: str, symbols: Path = Path("/proc/kallsyms")) -> bool:
+    """Whether the kernel or one of its modules has the function of a kprobe."""
+    function = target.rpartition(":")[2].partition("+")[0]
+    with symbols.open() as lines:
+        return any(line.split(None, 3)[2] == function for line in lines)
 
 
 def missing(phase: str, kind: ProbeKind) -> FeatureMissing:

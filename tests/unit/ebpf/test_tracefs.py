@@ -8,6 +8,7 @@ to. tests/kernel/test_tracing.py does the same to ``uprobe_events`` of the runni
 
 from __future__ import annotations
 
+import errno as errnos
 import os
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +16,7 @@ from typing import Any, get_args
 import pytest
 
 from exporter.ebpf import tracing
-from exporter.ebpf.errors import FeatureMissing
+from exporter.ebpf.errors import BpfError, FeatureMissing
 from exporter.ebpf.tracefs import Probe, Tracefs, find, own_name
 
 LISTED = [
@@ -97,6 +98,23 @@ def test_definition(tmp_path: Path) -> None:
     with fake(tmp_path, "p:kprobes/other work") as tracefs:
         tracefs.define("kprobe", Probe("mine", "work+4", returning=True))
         assert tracefs.probes("kprobe")[1:] == [Probe("mine", "work+4", returning=True)]
+
+
+@pytest.mark.parametrize(
+    ("target", "errno"),
+    [("vfs_read+4", "EINVAL"), ("no_such_function", "ENOENT"), ("module:nor_this", "ENOENT")],
+)
+def test_an_unknown_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, errno: str
+) -> None:
+    """Newer kernels call it invalid, like a misspelt line: the symbols tell which it is."""
+
+    def refuse(_self: Tracefs, phase: str, *_: str) -> None:
+        raise BpfError(phase, errnos.EINVAL)
+
+    monkeypatch.setattr(Tracefs, "_write", refuse)
+    with fake(tmp_path) as tracefs, pytest.raises(BpfError, match=errno):
+        tracefs.define("kprobe", Probe("mine", target))
 
 
 def test_no_kprobes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
