@@ -58,9 +58,15 @@ class SinkError(ExporterError):
         reason: A bounded word for counters: ``unavailable``, ``deadline``, ``too_large``, ...
         detail: The destination's own words.
         retryable: Whether sending the same again can succeed.
+        rows: How many rows of the message it did not take, if it took the others; ``None`` if it
+            took none.
     """
 
-    def __init__(self, reason: str, detail: str, *, retryable: bool) -> None:
+    def __init__(
+        self, reason: str, detail: str, *, retryable: bool, rows: int | None = None
+    ) -> None:
         self.reason = reason
+        self.detail = detail
         self.retryable = retryable
+        self.rows = rows
         super().__init__(f"{reason}: {detail}" if detail else reason)

@@ -48,7 +48,8 @@ class Sink(Protocol):
 
         Raises:
             SinkError: If the destination does not have it. ``retryable`` says whether the same
-                message may be delivered again; reason ``too_large`` asks for smaller messages.
+                message may be delivered again; reason ``too_large`` asks for smaller messages;
+                ``rows`` how many are lost if the destination took the others.
         """
 
     def split(self, message: Message) -> Iterable[Message]:

@@ -141,7 +141,11 @@ class SinkWorker:
             log.info("sink %s delivers again", self.sink.name)
 
     def _drop(self, message: Message, err: SinkError) -> None:
-        self.queue.dropped(err.reason, message.rows.totals)
+        # A destination that took only some does not say which: the first ones stand for them.
+        lost = message.rows.take(slice(err.rows)).totals
+        self.queue.dropped(err.reason, lost)
+        if lost.flows < len(message.rows):
+            self.queue.delivered(message.rows.totals - lost)
         if err.reason == "closed":
             self._closed = True
             self._on_closed()

@@ -14,13 +14,17 @@ from exporter.fanout.contract import Sink
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.grpc.sink import GrpcSink
 from exporter.sinks.null import NullConfig, NullSink
+from exporter.sinks.otlp.config import OtlpConfig
+from exporter.sinks.otlp.sink import OtlpSink
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.stdout.sink import make as make_stdout
 
-SinkConfig = Annotated[GrpcConfig | StdoutConfig | NullConfig, Field(discriminator="type")]
+SinkConfig = Annotated[
+    GrpcConfig | OtlpConfig | StdoutConfig | NullConfig, Field(discriminator="type")
+]
 
 #: Every kind, for error messages and the reference.
-CONFIGS: tuple[type[BaseModel], ...] = (StdoutConfig, GrpcConfig, NullConfig)
+CONFIGS: tuple[type[BaseModel], ...] = (StdoutConfig, GrpcConfig, OtlpConfig, NullConfig)
 
 
 def make(config: SinkConfig) -> Sink:
@@ -28,6 +32,8 @@ def make(config: SinkConfig) -> Sink:
     match config:
         case GrpcConfig():
             return GrpcSink(config.name, config)
+        case OtlpConfig():
+            return OtlpSink(config.name, config)
         case StdoutConfig():
             return make_stdout(config.name, config)
         case NullConfig():

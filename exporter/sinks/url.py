@@ -1,15 +1,16 @@
-"""Sinks as people name them on the command line: ``stdout``, ``null``, ``grpc://host:port``."""
+"""
+Sinks as people name them on the command line: ``stdout``, ``null``, ``grpc://host:port``,
+``otlp+grpc://host:port``, ``otlp+http://host:port/path``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from exporter.errors import ConfigError
 from exporter.quantities import join_host_port, split_host_port
-
-KNOWN = ("stdout", "null", "grpc://HOST:PORT")
 
 
 def parse_sink(text: str) -> dict[str, Any]:
@@ -20,19 +21,20 @@ def parse_sink(text: str) -> dict[str, Any]:
         ConfigError: If there is no such sink, or its address is not one.
     """
     text = text.strip()
-    if text in ("stdout", "null"):
+    if text in WORDS:
         return {"type": text}
-    url = _split(text)
-    if url.scheme != "grpc":
+    scheme = text.partition("://")[0]
+    if "://" not in text or scheme not in SCHEMES:
         raise ConfigError(f"there is no sink {text!r}: use one of {', '.join(KNOWN)}")
+    form, section_of = SCHEMES[scheme]
     try:
-        host, port = split_host_port(url.netloc)
+        url = urlsplit(text)
+        if "@" in url.netloc or url.fragment:
+            # Not shown: it may hold a password.
+            raise ConfigError(f"a sink's URL has no user, password or fragment: write {form}")
+        section = section_of(url)
     except ValueError as err:
-        raise ConfigError(f"sink {text}: {err}: write grpc://HOST:PORT") from err
-    if not host or "@" in host or url.path.strip("/") or url.fragment:
-        raise ConfigError(f"sink {text}: write grpc://HOST:PORT")
-    target = join_host_port(host, port)
-    section: dict[str, Any] = {"type": "grpc", "target": target}
+        raise ConfigError(f"sink {text}: {err}: write {form}") from err
     for key, value in parse_qsl(url.query, keep_blank_values=True):
         if not set_path(section, key.split("."), value):
             raise ConfigError(f"sink {text}: option {key} is in conflict with another")
@@ -57,8 +59,40 @@ def set_path(section: dict[str, Any], path: Sequence[str], value: Any) -> bool:
     return True
 
 
-def _split(text: str) -> SplitResult:
-    try:
-        return urlsplit(text)
-    except ValueError as err:
-        raise ConfigError(f"sink {text}: {err}: write grpc://HOST:PORT") from err
+def _target(url: SplitResult) -> str:
+    host, port = split_host_port(url.netloc)
+    if not host:
+        raise ValueError("there is no host")
+    return join_host_port(host, port)
+
+
+def _grpc(url: SplitResult) -> dict[str, Any]:
+    if url.path.strip("/"):
+        raise ValueError("it has no path")
+    return {"type": "grpc", "target": _target(url)}
+
+
+def _otlp(url: SplitResult) -> dict[str, Any]:
+    protocol = "grpc" if "grpc" in url.scheme else "http"
+    section: dict[str, Any] = {"type": "otlp", "protocol": protocol, "endpoint": _target(url)}
+    if url.scheme.endswith("s"):
+        section["tls"] = {}
+    if path := url.path.rstrip("/"):
+        if protocol == "grpc":
+            raise ValueError("gRPC has no path")
+        section["path"] = path
+    return section
+
+
+#: Scheme -> how it is written, and its section from a URL without options. The latter raises
+#: ValueError.
+SCHEMES: dict[str, tuple[str, Callable[[SplitResult], dict[str, Any]]]] = {
+    "grpc": ("grpc://HOST:PORT", _grpc),
+    "otlp+grpc": ("otlp+grpc://HOST:PORT", _otlp),
+    "otlp+grpcs": ("otlp+grpcs://HOST:PORT", _otlp),
+    "otlp+http": ("otlp+http://HOST:PORT/PATH", _otlp),
+    "otlp+https": ("otlp+https://HOST:PORT/PATH", _otlp),
+}
+#: Sinks that are no URL.
+WORDS = ("stdout", "null", "otlp")
+KNOWN = (*WORDS, *(form for form, _ in SCHEMES.values()))

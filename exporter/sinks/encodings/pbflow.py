@@ -21,34 +21,24 @@ from numpy.typing import NDArray
 
 from exporter.batch.batch import FlowBatch, Interface, Point, mac_numbers
 from exporter.fanout.contract import Message
+from exporter.sinks.encodings.protobuf import (
+    FIXED32,
+    LENGTH,
+    VARINT,
+    field,
+    tag,
+    varint,
+    varints,
+    width,
+)
 
 U8 = NDArray[np.uint64]
 
-_VARINT, _LENGTH, _FIXED32 = 0, 2, 5
 _ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 _SECOND = np.uint64(1_000_000_000)
 
 #: Widths in octets of varints whose values are bounded.
 _SECONDS, _NANOS, _MAC, _PORT, _BYTE, _FLAGS = 5, 5, 7, 3, 2, 2
-
-
-def varint(value: int, width: int = 0) -> bytes:
-    """``value`` in base 128, least significant first, over-long up to ``width`` octets."""
-    octets = bytearray()
-    while value > 0x7F or len(octets) + 1 < width:
-        octets.append(value & 0x7F | 0x80)
-        value >>= 7
-    octets.append(value)
-    return bytes(octets)
-
-
-def _tag(number: int, wire_type: int) -> bytes:
-    return varint(number << 3 | wire_type)
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited field."""
-    return _tag(number, _LENGTH) + varint(len(payload)) + payload
 
 
 @dataclass(frozen=True)
@@ -80,13 +70,13 @@ class _Layout:
         self.parts.append(octets)
 
     def varint(self, number: int, name: str, width: int) -> None:
-        self.parts += [_tag(number, _VARINT), (name, width)]
+        self.parts += [tag(number, VARINT), (name, width)]
 
     def raw(self, name: str, octets: int) -> None:
         self.parts.append((name, octets))
 
     def message(self, number: int, inner: _Layout) -> None:
-        self.constant(_tag(number, _LENGTH) + varint(inner.octets))
+        self.constant(tag(number, LENGTH) + varint(inner.octets))
         self.parts += inner.parts
 
     def template(self) -> NDArray[Any]:
@@ -128,13 +118,13 @@ def encode(batch: FlowBatch, max_flows: int, max_octets: int) -> Iterator[Messag
 
 def _interface_list(points: tuple[Point, ...], names: Mapping[Point, Interface]) -> bytes:
     """Record.dup_list of a list of observation points."""
-    return b"".join(_field(26, _entry(point, names)) for point in points)
+    return b"".join(field(26, _entry(point, names)) for point in points)
 
 
 def _entry(point: Point, names: Mapping[Point, Interface]) -> bytes:
     name = names[point].name if point in names else str(point.ifindex)
-    direction = _tag(2, _VARINT) + varint(point.direction) if point.direction else b""
-    return _field(1, name.encode()) + direction
+    direction = tag(2, VARINT) + varint(point.direction) if point.direction else b""
+    return field(1, name.encode()) + direction
 
 
 def _shapes(batch: FlowBatch, tails: list[bytes]) -> Iterator[tuple[_Shape, NDArray[np.int64]]]:
@@ -154,9 +144,9 @@ class _Encoder:
 
     def __init__(self, batch: FlowBatch, shape: _Shape, tails: list[bytes]) -> None:
         widths = {
-            "octets": _width(batch.octet_count_l2),
-            "packets": _width(batch.packet_count),
-            "sampling": _width(batch.sampling_interval),
+            "octets": width(batch.octet_count_l2),
+            "packets": width(batch.packet_count),
+            "sampling": width(batch.sampling_interval),
         }
         framed = _Layout()
         framed.message(1, _layout(shape, widths, batch.observer.address))
@@ -174,7 +164,7 @@ class _Encoder:
         rows = np.repeat(self._template, len(batch))
         for name, values in _columns(batch, self._shape).items():
             target = rows[name]
-            target[...] = _varints(values, target.shape[1])
+            target[...] = varints(values, target.shape[1])
         _write_addresses(rows, batch, self._shape)
         if self._shape.tail:
             rows["tail"] = self._tails[batch.points]
@@ -192,7 +182,7 @@ def _table(tails: list[bytes], length: int) -> NDArray[np.uint8]:
 
 def _layout(shape: _Shape, widths: Mapping[str, int], agent: str) -> _Layout:
     record = _Layout()
-    record.constant(_tag(1, _VARINT) + varint(_ETHERTYPE[shape.version]))
+    record.constant(tag(1, VARINT) + varint(_ETHERTYPE[shape.version]))
     record.varint(2, "direction", 1)
     for number, name in ((3, "start"), (4, "end")):
         timestamp = _Layout()
@@ -217,7 +207,7 @@ def _layout(shape: _Shape, widths: Mapping[str, int], agent: str) -> _Layout:
     record.varint(9, "packets", widths["packets"])
     record.varint(11, "duplicate", 1)
     if agent:
-        record.constant(_field(12, _agent(agent)))
+        record.constant(field(12, _agent(agent)))
     record.varint(13, "flags", _FLAGS)
     if shape.icmp:
         record.varint(14, "icmp_type", _BYTE)
@@ -231,10 +221,10 @@ def _layout(shape: _Shape, widths: Mapping[str, int], agent: str) -> _Layout:
 def _address(name: str, version: int) -> _Layout:
     address = _Layout()
     if version == 4:
-        address.constant(_tag(1, _FIXED32))
+        address.constant(tag(1, FIXED32))
         address.raw(name, 4)
     else:
-        address.constant(_tag(2, _LENGTH) + varint(16))
+        address.constant(tag(2, LENGTH) + varint(16))
         address.raw(name, 16)
     return address
 
@@ -242,8 +232,8 @@ def _address(name: str, version: int) -> _Layout:
 def _agent(text: str) -> bytes:
     address = ipaddress.ip_address(text)
     if address.version == 4:
-        return _tag(1, _FIXED32) + address.packed[::-1]
-    return _field(2, address.packed)
+        return tag(1, FIXED32) + address.packed[::-1]
+    return field(2, address.packed)
 
 
 def _columns(batch: FlowBatch, shape: _Shape) -> dict[str, NDArray[Any]]:
@@ -273,30 +263,6 @@ def _columns(batch: FlowBatch, shape: _Shape) -> dict[str, NDArray[Any]]:
     else:
         columns["src_port"], columns["dst_port"] = batch.src_port, batch.dst_port
     return columns
-
-
-def _width(values: NDArray[Any]) -> int:
-    return len(varint(int(values.max())))
-
-
-def _varints(values: NDArray[Any], width: int) -> NDArray[np.uint8]:
-    """
-    Base 128 at a fixed width.
-
-    Args:
-        values: Unsigned, shape (n,), below ``1 << 7 * width``.
-        width: Octets.
-
-    Returns:
-        uint8, shape (n, width).
-    """
-    wide = values.astype(np.uint64)
-    result = np.empty((len(wide), width), np.uint8)
-    for place in range(width):
-        result[:, place] = wide >> np.uint64(7 * place)
-    result[:, :-1] |= 0x80
-    result[:, -1] &= 0x7F
-    return result
 
 
 def _write_addresses(rows: NDArray[Any], batch: FlowBatch, shape: _Shape) -> None:

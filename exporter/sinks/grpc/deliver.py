@@ -5,21 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from exporter.errors import SinkError
-from exporter.sinks.credentials import TlsConfig, read
+from exporter.sinks.channel import open_channel
 from exporter.sinks.grpc.config import GrpcConfig
 
 _METHOD = "/pbflow.Collector/Send"
-
-#: Reconnect soon: the spacing of retries is the fan-out's business.
-_OPTIONS: list[tuple[str, int | str]] = [
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-]
 
 
 class GrpcClient:
@@ -47,14 +36,7 @@ class GrpcClient:
         import grpc
 
         self._grpc = grpc
-        target, options = self._config.target, list(_OPTIONS)
-        if self._config.tls is None:
-            self._channel = grpc.insecure_channel(target, options)
-        else:
-            if self._config.tls.server_name:
-                options.append(("grpc.ssl_target_name_override", self._config.tls.server_name))
-            credentials = grpc.ssl_channel_credentials(*_read(self._config.tls))
-            self._channel = grpc.secure_channel(target, credentials, options)
+        self._channel = open_channel(self._config.target, self._config.tls)
         self._send = self._channel.unary_unary(_METHOD)
 
     def send(self, payload: bytes, timeout: float) -> None:
@@ -86,11 +68,3 @@ class GrpcClient:
         # malformed is given up.
         retryable = code is not self._grpc.StatusCode.INVALID_ARGUMENT
         return SinkError(code.name.lower(), detail, retryable=retryable)
-
-
-def _read(tls: TlsConfig) -> tuple[bytes | None, bytes | None, bytes | None]:
-    """Contents of CA, key and certificate, in the order that gRPC wants them."""
-    ca, key, chain = (
-        read(p) if p is not None else None for p in (tls.ca, tls.key, tls.certificate)
-    )
-    return ca, key, chain

@@ -121,7 +121,7 @@ def test_options_of_a_url() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("kafka://h:1/t", "there is no sink 'kafka://h:1/t': use one of stdout, null, grpc://"),
+        ("gopher://h:1", "there is no sink 'gopher://h:1': use one of stdout, null, "),
         ("", "there is no sink ''"),
         ("grpc://h", "write grpc://HOST:PORT"),
         ("grpc://:1", "write grpc://HOST:PORT"),

@@ -20,7 +20,8 @@ from exporter._pb import flow_pb2
 from exporter.batch.batch import FlowBatch, Interface, Observer, Point
 from exporter.batch.record import FlowRecord, records
 from exporter.fanout.contract import Message
-from exporter.sinks.encodings.pbflow import encode, varint
+from exporter.sinks.encodings.pbflow import encode
+from exporter.sinks.encodings.protobuf import varint
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.grpc.sink import GrpcSink
 from exporter.testing import Row, make_batch

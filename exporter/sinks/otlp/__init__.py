@@ -1,0 +1,1 @@
+"""Flow records and sums of them to an OpenTelemetry collector."""

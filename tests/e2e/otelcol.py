@@ -1,0 +1,178 @@
+"""
+A real OpenTelemetry Collector, which writes what it receives to a file before it answers.
+
+Built by tools/setup-otelcol.sh: the Collector's own OTLP receiver and file exporter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from tests.conftest import missing
+from tests.e2e.agent import wait_until
+from tests.e2e.net import Netns
+
+
+def binary() -> Path:
+    """The program; what would be shown is missing without it."""
+    cache = os.environ.get("TEST_OTELCOL_CACHE")
+    directory = Path(cache) if cache else Path.home() / ".cache" / "flow-exporter" / "otelcol"
+    if not (directory / "otelcol").exists():
+        missing("the OpenTelemetry Collector: run tools/setup-otelcol.sh, which needs Go")
+    return directory / "otelcol"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One of its receivers: ports on 127.0.0.1."""
+
+    grpc: int
+    http: int
+
+    def port(self, protocol: str) -> int:
+        return self.grpc if protocol == "grpc" else self.http
+
+
+class Otelcol:
+    """
+    The process.
+
+    Args:
+        directory: For its files.
+        netns: Where it runs; here if ``None``.
+        receivers: Name of each -> settings for both of its protocols, as the Collector has them.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        netns: Netns | None = None,
+        receivers: Mapping[str, Mapping[str, Any]] | None = None,
+        extensions: Mapping[str, Any] | None = None,
+    ) -> None:
+        receivers = {"plain": {}} if receivers is None else receivers
+        ports = iter(_free_ports(2 * len(receivers)))
+        self.listeners = {name: Listener(next(ports), next(ports)) for name in receivers}
+        self._output = directory / "otelcol.jsonl"
+        self._output.touch()
+        self._log = directory / "otelcol.log"
+        config = directory / "otelcol.yaml"
+        config.write_text(yaml.safe_dump(self._config(receivers, extensions or {})))
+        command = [str(binary()), "--config", str(config)]
+        self._command = netns.command(*command) if netns else command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        wait_until(lambda: "Everything is ready" in self.log or self._ended(), "it listens")
+        assert not self._ended(), self.log
+
+    def kill(self) -> None:
+        """As a machine that loses power."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def mark(self) -> int:
+        """Where its file ends now."""
+        return self._output.stat().st_size
+
+    def requests(self, mark: int = 0) -> list[dict[str, Any]]:
+        """What it received since then, a request each; a torn last one was never answered."""
+        kept = self._output.read_bytes()[mark:].rpartition(b"\n")[0]
+        # A file exporter that was killed while it wrote leaves half a line before the next.
+        return [json.loads(line) for line in kept.splitlines() if line.endswith(b"}")]
+
+    def logs(self, mark: int = 0) -> list[dict[str, Any]]:
+        """All log records."""
+        return [
+            record
+            for request in self.requests(mark)
+            for resource in request.get("resourceLogs", ())
+            for scope in resource["scopeLogs"]
+            for record in scope["logRecords"]
+        ]
+
+    def metrics(self, mark: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
+        """All metrics: name and sum, in the order they came."""
+        for request in self.requests(mark):
+            for resource in request.get("resourceMetrics", ()):
+                for scope in resource["scopeMetrics"]:
+                    for metric in scope["metrics"]:
+                        yield metric["name"], metric["sum"]
+
+    def _ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def _config(
+        self, receivers: Mapping[str, Mapping[str, Any]], extensions: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        listening = {}
+        for name, settings in receivers.items():
+            listener = self.listeners[name]
+            protocols = {
+                protocol: {"endpoint": f"127.0.0.1:{listener.port(protocol)}", **settings}
+                for protocol in ("grpc", "http")
+            }
+            listening[f"otlp/{name}"] = {"protocols": protocols}
+        pipeline = {"receivers": list(listening), "exporters": ["file"]}
+        return {
+            "receivers": listening,
+            # With rotation it writes at once: without, what it has answered is lost with it.
+            "exporters": {"file": {"path": str(self._output), "rotation": {"max_megabytes": 4000}}},
+            "extensions": dict(extensions),
+            "service": {
+                "extensions": list(extensions),
+                "pipelines": {"logs": pipeline, "metrics": pipeline},
+                "telemetry": {"metrics": {"level": "none"}},
+            },
+        }
+
+
+def attributes(owner: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of a log record, a data point or a resource, as Python has them."""
+    listed = owner.get("attributes", ())
+    found = {one["key"]: _plain(one["value"]) for one in listed}
+    assert len(found) == len(listed), "an attribute twice"
+    return found
+
+
+def _plain(value: Mapping[str, Any]) -> Any:
+    ((kind, content),) = value.items()
+    if kind == "intValue":
+        return int(content)
+    if kind == "arrayValue":
+        return [_plain(item) for item in content["values"]]
+    return content
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody has, chosen by the system."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
