@@ -1,15 +1,24 @@
-"""Sinks as people name them on the command line: ``stdout``, ``null``, ``grpc://host:port``."""
+"""
+Sinks as people name them on the command line: ``stdout``, ``null``, ``grpc://host:port``,
+``ipfix+udp://host:port``, ``ipfix+tcp://host:port``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from exporter.errors import ConfigError
 from exporter.quantities import join_host_port, split_host_port
 
-KNOWN = ("stdout", "null", "grpc://HOST:PORT")
+#: Scheme -> what it says of the sink's section. All are written SCHEME://HOST:PORT.
+SCHEMES: Mapping[str, Mapping[str, Any]] = {
+    "grpc": {"type": "grpc"},
+    "ipfix+udp": {"type": "ipfix", "transport": "udp"},
+    "ipfix+tcp": {"type": "ipfix", "transport": "tcp"},
+}
+KNOWN = ("stdout", "null", *(f"{scheme}://HOST:PORT" for scheme in SCHEMES))
 
 
 def parse_sink(text: str) -> dict[str, Any]:
@@ -23,16 +32,9 @@ def parse_sink(text: str) -> dict[str, Any]:
     if text in ("stdout", "null"):
         return {"type": text}
     url = _split(text)
-    if url.scheme != "grpc":
+    if url.scheme not in SCHEMES:
         raise ConfigError(f"there is no sink {text!r}: use one of {', '.join(KNOWN)}")
-    try:
-        host, port = split_host_port(url.netloc)
-    except ValueError as err:
-        raise ConfigError(f"sink {text}: {err}: write grpc://HOST:PORT") from err
-    if not host or "@" in host or url.path.strip("/") or url.fragment:
-        raise ConfigError(f"sink {text}: write grpc://HOST:PORT")
-    target = join_host_port(host, port)
-    section: dict[str, Any] = {"type": "grpc", "target": target}
+    section: dict[str, Any] = {**SCHEMES[url.scheme], "target": _target(text, url)}
     for key, value in parse_qsl(url.query, keep_blank_values=True):
         if not set_path(section, key.split("."), value):
             raise ConfigError(f"sink {text}: option {key} is in conflict with another")
@@ -55,6 +57,17 @@ def set_path(section: dict[str, Any], path: Sequence[str], value: Any) -> bool:
         return False
     section[last] = value
     return True
+
+
+def _target(text: str, url: SplitResult) -> str:
+    usage = f"write {url.scheme}://HOST:PORT"
+    try:
+        host, port = split_host_port(url.netloc)
+    except ValueError as err:
+        raise ConfigError(f"sink {text}: {err}: {usage}") from err
+    if not host or "@" in host or url.path.strip("/") or url.fragment:
+        raise ConfigError(f"sink {text}: {usage}")
+    return join_host_port(host, port)
 
 
 def _split(text: str) -> SplitResult:
