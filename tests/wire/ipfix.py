@@ -147,7 +147,8 @@ class Reader:
 
 def _record(told: Told, octets: bytes) -> tuple[dict[str, Any], bytes]:
     record: dict[str, Any] = {}
-    for element, length in told.elements:
+    for element, told_length in told.elements:
+        length = told_length
         if length == _VARIABLE:
             length, octets = octets[0], octets[1:]
             assert length < 255

@@ -1,10 +1,11 @@
 """
 A collector of IPFIX over TCP and TLS: keeps what each connection brings in a file of its own.
 
-Neither nfcapd 1.7.1 nor nfacctd 1.7.7, which Debian has, takes IPFIX over TCP or TLS: this stands in
-for one that does, and what it kept is read by the independent reader beside it and by tshark.
+Neither nfcapd 1.7.1 nor nfacctd 1.7.7, which Debian has, takes IPFIX over TCP or TLS: this stands
+in for one that does, and what it kept is read by the independent reader beside it and by tshark.
 
-Run as a process (``python -m tests.wire.stream_collector PORT DIRECTORY``), so that it can be killed.
+Run as a process (``python -m tests.wire.stream_collector PORT DIRECTORY``), so that it can be
+killed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests import patience
-from tests.wire.certificates import Authority, Pair
+from tests.wire.certificates import Pair
 from tests.wire.ipfix import Read, Reader
 
 _ROOT = Path(__file__).parents[2]
@@ -34,7 +35,7 @@ class StreamCollector:
     Args:
         directory: Of the files, which must be this collector's own.
         pair: The server's certificate, for TLS.
-        clients: Whose certificates are asked for and accepted.
+        clients: The authority whose certificates are asked for and accepted.
         delay: Seconds that it takes for each read.
         port: To listen on; one that is free if 0. It stays the same after a restart.
     """
@@ -43,7 +44,7 @@ class StreamCollector:
         self,
         directory: Path,
         pair: Pair | None = None,
-        clients: Authority | None = None,
+        clients: Path | None = None,
         delay: float = 0.0,
         port: int = 0,
     ) -> None:
@@ -58,7 +59,7 @@ class StreamCollector:
         if pair is not None:
             self._command += [str(pair.certificate), str(pair.key)]
         if clients is not None:
-            self._command.append(str(clients.certificate))
+            self._command.append(str(clients))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -240,7 +240,7 @@ def test_the_observation_domain_is_stable(observer: Observer, domain: int) -> No
 
 
 def test_interfaces_of_namespaces_do_not_collide() -> None:
-    """Equal indexes in different namespaces are different numbers; the agent's own are as they are."""
+    """Equal indexes in different namespaces differ; the agent's own stay as they are."""
     points = [Point(netns, ifindex, 0) for netns in (0, 1, 2) for ifindex in (1, 2, 65_535)]
     assert len({interface_number(point.netns, point.ifindex) for point in points}) == len(points)
     assert interface_number(0, 100_000) == 100_000
