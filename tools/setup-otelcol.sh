@@ -8,10 +8,13 @@ version="$(sed -n 's/^  version: //p' "$here/otelcol/builder.yaml")"
 recipe="$(cd "$here/otelcol" && cat builder.yaml go.mod statusutil/* | sha256sum | cut -c1-12)"
 target="$cache/otelcol-$recipe"
 [ -x "$target" ] && { ln -sfn "$target" "$cache/otelcol"; exit 0; }
-command -v go >/dev/null || {
-	echo "no Go compiler: the tests against an OpenTelemetry Collector are skipped" >&2
-	exit 0
-}
+if ! command -v go >/dev/null; then
+	go=$(python3 "$here/fetch-go.py") || {
+		echo "no Go compiler: the tests against an OpenTelemetry Collector are skipped" >&2
+		exit 0
+	}
+	PATH="${go%/go}:$PATH"
+fi
 mkdir -p "$cache"
 # One build at a time on a machine, and half a binary is never seen.
 exec 9>"$cache/lock"

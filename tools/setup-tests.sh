@@ -1,6 +1,7 @@
 #!/bin/sh
-# Install what the tests compare with, if it is missing: each is a Debian package.
+# Install what the tests compare with and send to, if it is missing.
 set -eu
+here="$(dirname "$0")"
 missing=""
 for pair in ip:iproute2 tc:iproute2 tshark:tshark ethtool:ethtool sysctl:procps openssl:openssl; do
 	command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
@@ -9,6 +10,11 @@ done
 [ -e /usr/lib/python3/dist-packages/bcc/libbcc.py ] || missing="$missing python3-bpfcc"
 set -- /usr/src/linux-headers-*/include/generated/autoconf.h
 [ -e "$1" ] || missing="$missing linux-headers-$(dpkg --print-architecture)"
-[ -z "$missing" ] || "$(dirname "$0")/apt-install.sh" $missing
-# What sinks send to.
-"$(dirname "$0")/setup-otelcol.sh"
+# Kafka's broker, from Maven Central, needs a Java runtime.
+command -v java >/dev/null || missing="$missing openjdk-17-jre-headless"
+[ -z "$missing" ] || "$here/apt-install.sh" $missing
+"$here/setup-ipfix.sh"
+"$here/setup-prometheus.sh"
+"$here/setup-otelcol.sh"
+# Without a network the tests say what is missing.
+python3 "$here/fetch-kafka.py" || true

@@ -62,7 +62,7 @@ COLUMNS = (
     Column("packet_count", "u8", "packets", "Packets on the wire in this record.",
            2, "9 packets", "flow.packets", "Packets"),
     Column("octet_count_l2", "u8", "octets", "Sum of the frames' lengths as the hook saw them.",
-           0, "8 bytes", "flow.bytes", "Bytes"),
+           352, "8 bytes", "flow.bytes", "Bytes"),
     Column("octet_count_l3", "u8", "octets", "Sum of the IP packets' lengths on the wire.",
            1, "", "flow.ip_bytes", ""),
     Column("tcp_control_bits", "u2", "", "OR of the TCP header's control bits (RFC 9565).",

@@ -1,16 +1,20 @@
 """
-Sinks as people name them on the command line: ``stdout``, ``null``, ``grpc://host:port``,
-``otlp+grpc://host:port``, ``otlp+http://host:port/path``.
+Sinks as people name them on the command line: ``stdout``, ``grpc://host:port``,
+``kafka://host:port,host:port/topic``, ``otlp+http://host:port/path``, ``file:///path`` ...
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from exporter.errors import ConfigError
 from exporter.quantities import join_host_port, split_host_port
+
+#: A comma before the next sink; others stand between the brokers of one.
+_BETWEEN = re.compile(r",(?=\s*(?:[a-z][a-z0-9+.-]*://|(?:stdout|null|otlp)\s*(?:,|$)))")
 
 
 def parse_sink(text: str) -> dict[str, Any]:
@@ -41,6 +45,11 @@ def parse_sink(text: str) -> dict[str, Any]:
     return section
 
 
+def split_sinks(text: str) -> list[str]:
+    """Several sinks with commas between them."""
+    return _BETWEEN.split(text)
+
+
 def set_path(section: dict[str, Any], path: Sequence[str], value: Any) -> bool:
     """
     Set a key of a nested section, making the sections on the way.
@@ -60,16 +69,43 @@ def set_path(section: dict[str, Any], path: Sequence[str], value: Any) -> bool:
 
 
 def _target(url: SplitResult) -> str:
-    host, port = split_host_port(url.netloc)
+    return _address(url.netloc)
+
+
+def _address(text: str) -> str:
+    host, port = split_host_port(text)
     if not host:
-        raise ValueError("there is no host")
+        raise ValueError(f"{text!r} has no host")
     return join_host_port(host, port)
 
 
-def _grpc(url: SplitResult) -> dict[str, Any]:
+def _only_target(url: SplitResult) -> str:
     if url.path.strip("/"):
         raise ValueError("it has no path")
-    return {"type": "grpc", "target": _target(url)}
+    return _target(url)
+
+
+def _grpc(url: SplitResult) -> dict[str, Any]:
+    return {"type": "grpc", "target": _only_target(url)}
+
+
+def _file(url: SplitResult) -> dict[str, Any]:
+    if url.netloc:
+        raise ValueError("there are three slashes before the directory")
+    return {"type": "file", "path": unquote(url.path)}
+
+
+def _ipfix(url: SplitResult) -> dict[str, Any]:
+    transport = url.scheme.partition("+")[2]
+    return {"type": "ipfix", "transport": transport, "target": _only_target(url)}
+
+
+def _kafka(url: SplitResult) -> dict[str, Any]:
+    brokers = [_address(broker) for broker in url.netloc.split(",")]
+    topic = url.path.removeprefix("/")
+    if not topic:
+        raise ValueError("there is no topic")
+    return {"type": "kafka", "brokers": brokers, "topic": topic}
 
 
 def _otlp(url: SplitResult) -> dict[str, Any]:
@@ -84,14 +120,24 @@ def _otlp(url: SplitResult) -> dict[str, Any]:
     return section
 
 
+def _prometheus(url: SplitResult) -> dict[str, Any]:
+    section: dict[str, Any] = {"type": "prometheus"}
+    return section | ({"address": _only_target(url)} if url.netloc else {})
+
+
 #: Scheme -> how it is written, and its section from a URL without options. The latter raises
 #: ValueError.
 SCHEMES: dict[str, tuple[str, Callable[[SplitResult], dict[str, Any]]]] = {
+    "file": ("file:///DIRECTORY/NAME.jsonl or .parquet", _file),
     "grpc": ("grpc://HOST:PORT", _grpc),
+    "ipfix+tcp": ("ipfix+tcp://HOST:PORT", _ipfix),
+    "ipfix+udp": ("ipfix+udp://HOST:PORT", _ipfix),
+    "kafka": ("kafka://HOST:PORT,HOST:PORT/TOPIC", _kafka),
     "otlp+grpc": ("otlp+grpc://HOST:PORT", _otlp),
     "otlp+grpcs": ("otlp+grpcs://HOST:PORT", _otlp),
     "otlp+http": ("otlp+http://HOST:PORT/PATH", _otlp),
     "otlp+https": ("otlp+https://HOST:PORT/PATH", _otlp),
+    "prometheus": ("prometheus://HOST:PORT, or prometheus:// at metrics.address", _prometheus),
 }
 #: Sinks that are no URL.
 WORDS = ("stdout", "null", "otlp")

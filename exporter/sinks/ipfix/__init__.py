@@ -1,0 +1,1 @@
+"""Flow records to an IPFIX collector (RFC 7011) over UDP, TCP or TLS."""
