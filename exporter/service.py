@@ -17,7 +17,9 @@ from types import FrameType
 
 from exporter.batch.batch import FlowEndReason
 from exporter.config import Config
+from exporter.errors import SinkError
 from exporter.pipeline import Pipeline
+from exporter.sinks.stdout.deliver import DescriptorWriter
 from exporter.status import RUN_DIRECTORY, Answer, StatusServer, as_json, text
 from exporter.telemetry import Metrics
 
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 _LOOK = 0.1
 #: Drains may be this late before the agent calls itself ill, in seconds.
 _GRACE = 30.0
+#: Seconds that standard error may take nothing before the summary is not printed.
+_PATIENCE = 1.0
 _NOT_YET = "not capturing yet\n"
 
 
@@ -133,16 +137,15 @@ class Service:
         lost = balance.kernel.lost.packets
         earlier = balance.carried.lost.packets
         dropped = sum(counts.dropped_total.flows for counts in balance.sinks.values())
-        print(
+        _say(
             f"flows: {published.flows}  packets: {published.packets}  "
             f"octets: {published.octets}  lost: {lost}"
             + (f"  dropped by sinks: {dropped} flows" if dropped else "")
-            + (f"  lost with earlier agents: {earlier}" if earlier else ""),
-            file=sys.stderr,
+            + (f"  lost with earlier agents: {earlier}" if earlier else "")
         )
         problems = balance.problems()
         for problem in problems:
-            print(f"flow-exporter: the ledger does not close: {problem}", file=sys.stderr)
+            _say(f"flow-exporter: the ledger does not close: {problem}")
         return 1 if problems else 0
 
     def _metrics(self) -> Answer:
@@ -170,3 +173,14 @@ class Service:
         if not self._capturing:
             return text(503, _NOT_YET)
         return as_json(self.pipeline.ledger.balance().as_dict())
+
+
+def _say(line: str) -> None:
+    """A line on standard error, unless nobody takes it: a terminal that was stopped with Ctrl-S."""
+    writer = DescriptorWriter(sys.stderr.fileno())
+    try:
+        writer.write(f"{line}\n".encode(), _PATIENCE)
+    except SinkError:
+        log.debug("nobody reads standard error")
+    finally:
+        writer.close()

@@ -49,7 +49,8 @@ def _end_reasons() -> Cells:
 
 _VERSIONS = cells.table([b"6", b"4"])
 _ETHERTYPES = cells.table([b"34525", b"2048"])
-_DIRECTIONS = cells.table([b"ingress", b"egress"])
+DIRECTIONS = ("ingress", "egress")
+_DIRECTIONS = cells.table([name.encode() for name in DIRECTIONS])
 
 
 def same(text: bytes) -> Callable[[FlowBatch], Cells]:
