@@ -11,21 +11,27 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from exporter.fanout.contract import Sink
+from exporter.sinks.file.config import FileConfig
+from exporter.sinks.file.sink import FileSink
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.grpc.sink import GrpcSink
 from exporter.sinks.null import NullConfig, NullSink
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.stdout.sink import make as make_stdout
 
-SinkConfig = Annotated[GrpcConfig | StdoutConfig | NullConfig, Field(discriminator="type")]
+SinkConfig = Annotated[
+    GrpcConfig | FileConfig | StdoutConfig | NullConfig, Field(discriminator="type")
+]
 
 #: Every kind, for error messages and the reference.
-CONFIGS: tuple[type[BaseModel], ...] = (StdoutConfig, GrpcConfig, NullConfig)
+CONFIGS: tuple[type[BaseModel], ...] = (StdoutConfig, GrpcConfig, FileConfig, NullConfig)
 
 
 def make(config: SinkConfig) -> Sink:
     """The sink of a configuration. Opens nothing."""
     match config:
+        case FileConfig():
+            return FileSink(config.name, config)
         case GrpcConfig():
             return GrpcSink(config.name, config)
         case StdoutConfig():

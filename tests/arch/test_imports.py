@@ -38,6 +38,10 @@ OTHERS: dict[str, tuple[str, ...]] = {
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 
+#: Optional dependencies of the package itself; the others are for building and testing it.
+EXTRAS = ("parquet",)
+
+
 def allowed(room: str) -> set[str]:
     """Rooms and modules that may be imported from a room."""
     if room in COMPOSITION:
@@ -113,7 +117,11 @@ def test_what_is_imported_is_declared() -> None:
     """What the package imports is what it depends on, and the other way round."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     imported_as = {"grpcio": "grpc", "pyyaml": "yaml"}
-    distributions = [re.split("[<>=~!]", text)[0] for text in project["dependencies"]]
+    extras = project["optional-dependencies"]
+    distributions = [
+        re.split("[<>=~!]", text)[0]
+        for text in (*project["dependencies"], *(t for name in EXTRAS for t in extras[name]))
+    ]
     declared = {imported_as.get(name, name.replace("-", "_")) for name in distributions}
     found = {name.split(".")[0] for module in modules() for name, _ in module.imports()}
     # protobuf is what the generated code in _pb needs.
