@@ -21,7 +21,7 @@ from exporter.errors import SinkError
 from exporter.pipeline import Pipeline
 from exporter.sinks.stdout.deliver import DescriptorWriter
 from exporter.status import RUN_DIRECTORY, Answer, StatusServer, as_json, text
-from exporter.telemetry import Metrics
+from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition
 
 log = logging.getLogger(__name__)
 
@@ -151,8 +151,8 @@ class Service:
     def _metrics(self) -> Answer:
         if not self._capturing:
             return text(503, _NOT_YET)
-        metrics = Metrics(self.pipeline.reading).exposition()
-        return 200, "text/plain; version=0.0.4; charset=utf-8", metrics
+        own = Metrics(self.pipeline.reading)
+        return 200, EXPOSITION_TYPE, exposition(own, *self.pipeline.flow_metrics())
 
     def _healthz(self) -> Answer:
         late = time.monotonic() - self._last_drain - self._config.capture.drain_interval

@@ -9,4 +9,5 @@ done
 [ -e /usr/lib/python3/dist-packages/bcc/libbcc.py ] || missing="$missing python3-bpfcc"
 set -- /usr/src/linux-headers-*/include/generated/autoconf.h
 [ -e "$1" ] || missing="$missing linux-headers-$(dpkg --print-architecture)"
-[ -z "$missing" ] || exec "$(dirname "$0")/apt-install.sh" $missing
+[ -z "$missing" ] || "$(dirname "$0")/apt-install.sh" $missing
+"$(dirname "$0")/setup-prometheus.sh"

@@ -16,15 +16,24 @@ from exporter.sinks.file.sink import FileSink
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.grpc.sink import GrpcSink
 from exporter.sinks.null import NullConfig, NullSink
+from exporter.sinks.prometheus.config import PrometheusConfig
+from exporter.sinks.prometheus.sink import PrometheusSink
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.stdout.sink import make as make_stdout
 
 SinkConfig = Annotated[
-    GrpcConfig | FileConfig | StdoutConfig | NullConfig, Field(discriminator="type")
+    GrpcConfig | FileConfig | PrometheusConfig | StdoutConfig | NullConfig,
+    Field(discriminator="type"),
 ]
 
 #: Every kind, for error messages and the reference.
-CONFIGS: tuple[type[BaseModel], ...] = (StdoutConfig, GrpcConfig, FileConfig, NullConfig)
+CONFIGS: tuple[type[BaseModel], ...] = (
+    StdoutConfig,
+    GrpcConfig,
+    FileConfig,
+    PrometheusConfig,
+    NullConfig,
+)
 
 
 def make(config: SinkConfig) -> Sink:
@@ -34,6 +43,8 @@ def make(config: SinkConfig) -> Sink:
             return FileSink(config.name, config)
         case GrpcConfig():
             return GrpcSink(config.name, config)
+        case PrometheusConfig():
+            return PrometheusSink(config.name, config)
         case StdoutConfig():
             return make_stdout(config.name, config)
         case NullConfig():

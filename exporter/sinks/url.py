@@ -1,6 +1,6 @@
 """
 Sinks as people name them on the command line: ``stdout``, ``null``, ``grpc://host:port``,
-``file:///directory/name.jsonl``.
+``file:///directory/name.jsonl``, ``prometheus://host:port``.
 """
 
 from __future__ import annotations
@@ -72,10 +72,20 @@ def _file(url: SplitResult) -> dict[str, Any]:
     return {"path": unquote(url.path)}
 
 
+def _prometheus(url: SplitResult) -> dict[str, Any]:
+    if url.path.strip("/"):
+        raise ValueError("it has no path")
+    if not url.netloc:
+        return {}
+    host, port = split_host_port(url.netloc)
+    return {"address": join_host_port(host, port)}
+
+
 #: Scheme, which is the sink's type -> how it is written, and its keys from a URL without options.
 #: The latter raises ValueError.
 SCHEMES: dict[str, tuple[str, Callable[[SplitResult], dict[str, Any]]]] = {
     "grpc": ("grpc://HOST:PORT", _grpc),
     "file": ("file:///DIRECTORY/NAME.jsonl or .parquet", _file),
+    "prometheus": ("prometheus://HOST:PORT, or prometheus:// at metrics.address", _prometheus),
 }
 KNOWN = ("stdout", "null", *(form for form, _ in SCHEMES.values()))

@@ -23,6 +23,8 @@ LEAVES: dict[str, tuple[str, ...]] = {
     "quantities": (),
     # The accounts are kept in sums over batches.
     "ledger": ("batch",),
+    # A server for whoever has something to tell.
+    "status": ("errors",),
     # Metrics are made of the ledger; build_info has the version.
     "telemetry": ("batch", "ledger", "__init__"),
 }
@@ -32,7 +34,6 @@ COMPOSITION = ("__main__", "cli", "config", "doctor", "pipeline", "service", "te
 OTHERS: dict[str, tuple[str, ...]] = {
     "__init__": (),
     "netobserv": ("errors", "quantities"),
-    "status": ("errors",),
 }
 #: (room, room) that the rule forbids and a reason allows. There is none.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
