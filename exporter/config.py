@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from exporter import netobserv
 from exporter.capture.config import CaptureConfig
@@ -24,6 +24,7 @@ from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.errors import ConfigError
 from exporter.quantities import Seconds, split_host_port
+from exporter.sinks.prometheus.config import PrometheusConfig
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.table import CONFIGS, SinkConfig
 from exporter.sinks.url import parse_sink, set_path
@@ -81,6 +82,20 @@ class Config(BaseModel):
     sinks: tuple[SinkConfig, ...] = (StdoutConfig(),)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     shutdown_timeout: Seconds = Field(10.0, ge=0, le=3600)
+
+    @model_validator(mode="after")
+    def _metrics_have_an_address(self) -> Config:
+        at_agents = [s for s in self.sinks if isinstance(s, PrometheusConfig) and not s.address]
+        if at_agents and not self.metrics.address:
+            raise ValueError(
+                "a prometheus sink is scraped at metrics.address, or needs an address of its own"
+            )
+        if len({sink.schema_name for sink in at_agents}) < len(at_agents):
+            raise ValueError(
+                "two prometheus sinks at metrics.address have the same names: give one an address "
+                "of its own, or another schema"
+            )
+        return self
 
 
 def load(

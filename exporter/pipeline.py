@@ -30,6 +30,8 @@ from exporter.fanout.queue import BatchQueue
 from exporter.fanout.router import Router
 from exporter.fanout.worker import SinkWorker
 from exporter.ledger import Ledger
+from exporter.sinks.prometheus.deliver import FlowMetrics
+from exporter.sinks.prometheus.sink import PrometheusSink
 from exporter.sinks.table import SinkConfig, make
 from exporter.telemetry import Reading
 
@@ -130,9 +132,17 @@ class Pipeline:
             with self.ledger.booking():
                 self._store.settle(self.ledger.settled())
 
+    def flow_metrics(self) -> tuple[FlowMetrics, ...]:
+        """Of the sinks whose metrics the agent's own address has."""
+        sinks = (worker.sink for worker in self.router.workers)
+        return tuple(
+            sink.metrics for sink in sinks if isinstance(sink, PrometheusSink) and sink.at_agents
+        )
+
     def reading(self) -> Reading:
         """What the metrics are made of."""
         workers = self.router.workers
+        summing = [w.sink for w in workers if isinstance(w.sink, PrometheusSink)]
         return Reading(
             balance=self.ledger.balance(),
             drains=dict(self._drains),
@@ -146,6 +156,8 @@ class Pipeline:
             dedupe_evictions=self._deduper.window.evictions,
             sink_retries={worker.sink.name: worker.retries for worker in workers},
             sink_healthy={worker.sink.name: worker.healthy for worker in workers},
+            flow_series={sink.name: len(sink.metrics) for sink in summing},
+            flow_series_forgotten={sink.name: sink.metrics.forgotten for sink in summing},
         )
 
 

@@ -17,9 +17,11 @@ from types import FrameType
 
 from exporter.batch.batch import FlowEndReason
 from exporter.config import Config
+from exporter.errors import SinkError
 from exporter.pipeline import Pipeline
+from exporter.sinks.stdout.deliver import DescriptorWriter
 from exporter.status import RUN_DIRECTORY, Answer, StatusServer, as_json, text
-from exporter.telemetry import Metrics
+from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 _LOOK = 0.1
 #: Drains may be this late before the agent calls itself ill, in seconds.
 _GRACE = 30.0
+#: Seconds that standard error may take nothing before the summary is not printed.
+_PATIENCE = 1.0
 _NOT_YET = "not capturing yet\n"
 
 
@@ -133,23 +137,22 @@ class Service:
         lost = balance.kernel.lost.packets
         earlier = balance.carried.lost.packets
         dropped = sum(counts.dropped_total.flows for counts in balance.sinks.values())
-        print(
+        _say(
             f"flows: {published.flows}  packets: {published.packets}  "
             f"octets: {published.octets}  lost: {lost}"
             + (f"  dropped by sinks: {dropped} flows" if dropped else "")
-            + (f"  lost with earlier agents: {earlier}" if earlier else ""),
-            file=sys.stderr,
+            + (f"  lost with earlier agents: {earlier}" if earlier else "")
         )
         problems = balance.problems()
         for problem in problems:
-            print(f"flow-exporter: the ledger does not close: {problem}", file=sys.stderr)
+            _say(f"flow-exporter: the ledger does not close: {problem}")
         return 1 if problems else 0
 
     def _metrics(self) -> Answer:
         if not self._capturing:
             return text(503, _NOT_YET)
-        metrics = Metrics(self.pipeline.reading).exposition()
-        return 200, "text/plain; version=0.0.4; charset=utf-8", metrics
+        own = Metrics(self.pipeline.reading)
+        return 200, EXPOSITION_TYPE, exposition(own, *self.pipeline.flow_metrics())
 
     def _healthz(self) -> Answer:
         late = time.monotonic() - self._last_drain - self._config.capture.drain_interval
@@ -170,3 +173,14 @@ class Service:
         if not self._capturing:
             return text(503, _NOT_YET)
         return as_json(self.pipeline.ledger.balance().as_dict())
+
+
+def _say(line: str) -> None:
+    """A line on standard error, unless nobody takes it: a terminal that was stopped with Ctrl-S."""
+    writer = DescriptorWriter(sys.stderr.fileno())
+    try:
+        writer.write(f"{line}\n".encode(), _PATIENCE)
+    except SinkError:
+        log.debug("nobody reads standard error")
+    finally:
+        writer.close()

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from exporter import __version__
 from exporter.batch.batch import Totals
 from exporter.ledger import Balance, SinkCounts
 
 PREFIX = "flow_exporter_"
+EXPOSITION_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,29 @@ class Reading:
     dedupe_evictions: int
     sink_retries: Mapping[str, int]
     sink_healthy: Mapping[str, bool]
+    flow_series: Mapping[str, int] = field(default_factory=dict)
+    flow_series_forgotten: Mapping[str, int] = field(default_factory=dict)
+
+
+class Collector(Protocol):
+    """Something that has metrics."""
+
+    def collect(self) -> Iterable[Any]:
+        """Metric families, as prometheus_client wants them; the values of now."""
+
+
+def exposition(*collectors: Collector) -> bytes:
+    """The text that Prometheus scrapes, format 0.0.4, of each collector in turn."""
+    # Imported here: 14 MB that only a metrics address needs.
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    text = b""
+    for collector in collectors:
+        # Not to be asked for its names first, which would be a scrape.
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(collector)
+        text += generate_latest(registry)
+    return text
 
 
 class Metrics:
@@ -49,13 +73,8 @@ class Metrics:
         self._read = read
 
     def exposition(self) -> bytes:
-        """The text that Prometheus scrapes, format 0.0.4."""
-        # Imported here: 14 MB that only a metrics address needs.
-        from prometheus_client import CollectorRegistry, generate_latest
-
-        registry = CollectorRegistry()
-        registry.register(self)
-        return generate_latest(registry)
+        """The text that Prometheus scrapes."""
+        return exposition(self)
 
     def collect(self) -> Iterator[Any]:
         """Metric families, as prometheus_client wants them."""
@@ -199,6 +218,18 @@ def _sinks(reading: Reading) -> Iterator[Any]:
         "Deliveries that were tried again.",
         ["sink"],
         [([name], count) for name, count in reading.sink_retries.items()],
+    )
+    yield _gauge(
+        "sink_series",
+        "Series of flow metrics, the one for overflow among them.",
+        ["sink"],
+        [([name], count) for name, count in reading.flow_series.items()],
+    )
+    yield _counter(
+        "sink_series_forgotten",
+        "Series of flow metrics that nothing was added to for a while.",
+        ["sink"],
+        [([name], count) for name, count in reading.flow_series_forgotten.items()],
     )
 
 

@@ -87,7 +87,7 @@ def address_text(packed: bytes) -> str:
 
 def records(batch: FlowBatch) -> Iterator[FlowRecord]:
     """Every row of a batch as a value, in order."""
-    named = [tuple(_name(point, batch) for point in points) for points in batch.point_lists]
+    named = [point_names(points, batch) for points in batch.point_lists]
     columns: list[Any] = [
         batch.flow_start_ns.tolist(),
         batch.flow_end_ns.tolist(),
@@ -117,6 +117,11 @@ def records(batch: FlowBatch) -> Iterator[FlowRecord]:
     for row in zip(*columns, strict=True):
         values: tuple[Any, ...] = (*row, observer.address, observer.name)
         yield FlowRecord(*values)
+
+
+def point_names(points: tuple[Point, ...], batch: FlowBatch) -> tuple[PointName, ...]:
+    """A list of observation points with the names that enrichment found; else the index."""
+    return tuple(_name(point, batch) for point in points)
 
 
 def _octets(rows: Any) -> list[bytes]:

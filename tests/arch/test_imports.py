@@ -25,6 +25,8 @@ LEAVES: dict[str, tuple[str, ...]] = {
     "quantities": (),
     # The accounts are kept in sums over batches.
     "ledger": ("batch",),
+    # A server for whoever has something to tell.
+    "status": ("errors",),
     # Metrics are made of the ledger; build_info has the version.
     "telemetry": ("batch", "ledger", "__init__"),
 }
@@ -33,10 +35,13 @@ COMPOSITION = ("__main__", "cli", "config", "doctor", "pipeline", "service", "te
 #: Modules beside the rooms that know little.
 OTHERS: dict[str, tuple[str, ...]] = {
     "netobserv": ("errors", "quantities"),
-    "status": ("errors",),
 }
 #: (room, room) that the rule forbids and a reason allows. There is none.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
+
+
+#: Optional dependencies of the package itself; the others are for building and testing it.
+EXTRAS = ("parquet",)
 
 
 def allowed(room: str) -> set[str]:
@@ -114,13 +119,19 @@ def test_what_is_imported_is_declared() -> None:
     """What the package imports is what it depends on, and the other way round."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     imported_as = {
+        "confluent-kafka": "confluent_kafka",
         "googleapis-common-protos": "google",
         "grpcio": "grpc",
+        "kafka-python": "kafka",
         "opentelemetry-proto": "opentelemetry",
         "opentelemetry-sdk": "opentelemetry",
         "pyyaml": "yaml",
     }
-    distributions = [re.split("[<>=~!]", text)[0] for text in project["dependencies"]]
+    extras = project["optional-dependencies"]
+    distributions = [
+        re.split("[<>=~!]", text)[0]
+        for text in (*project["dependencies"], *(t for name in EXTRAS for t in extras[name]))
+    ]
     declared = {imported_as.get(name, name.replace("-", "_")) for name in distributions}
     found = {name.split(".")[0] for module in modules() for name, _ in module.imports()}
     # protobuf is what the generated code in _pb needs.

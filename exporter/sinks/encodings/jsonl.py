@@ -3,6 +3,9 @@ Flow records as JSON, one object per line.
 
 Two shapes: ``otel`` is nested, names after OpenTelemetry's semantic conventions and the Elastic
 Common Schema; ``netobserv`` is flat, the keys that flowlogs-pipeline produces.
+
+A shape is written down twice: as a function of one record, which says what it is, and as a template
+for whole batches, which the tests hold to the same octets.
 """
 
 from __future__ import annotations
@@ -15,33 +18,27 @@ from typing import Any
 import orjson
 
 from exporter.batch.batch import FlowBatch, FlowEndReason
-from exporter.batch.record import TCP, WITH_PORTS, FlowRecord, records
+from exporter.batch.record import TCP, WITH_PORTS, FlowRecord, PointName
+from exporter.sinks.encodings.columns import HOLES, MASKS, point_lists, same
+from exporter.sinks.encodings.protocols import protocol_name
+from exporter.sinks.encodings.template import Template
+
+__all__ = [
+    "SHAPES",
+    "Shape",
+    "encode",
+    "netobserv",
+    "netobserv_flags",
+    "otel",
+    "protocol_name",
+    "rfc3339",
+]
 
 Shape = Callable[[FlowRecord], dict[str, Any]]
 
 _DIRECTIONS = ("ingress", "egress")
 _ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 _NO_MAC = "00:00:00:00:00:00"
-
-#: Keywords of the IANA protocol numbers registry, in lower case.
-PROTOCOLS = {
-    1: "icmp", 2: "igmp", 4: "ipv4", 6: "tcp", 17: "udp", 33: "dccp", 41: "ipv6", 46: "rsvp",
-    47: "gre", 50: "esp", 51: "ah", 58: "ipv6-icmp", 59: "ipv6-nonxt", 88: "eigrp", 89: "ospfigp",
-    94: "ipip", 103: "pim", 108: "ipcomp", 112: "vrrp", 115: "l2tp", 132: "sctp", 136: "udplite",
-    137: "mpls-in-ip",
-}  # fmt: skip
-
-
-def protocol_name(number: int) -> str:
-    """The IANA keyword in lower case; the number where there is none here."""
-    return PROTOCOLS.get(number, str(number))
-
-
-def encode(batch: FlowBatch, shape: Shape) -> bytes:
-    """One JSON object and a newline for each row, in order."""
-    return b"".join(
-        orjson.dumps(shape(r), option=orjson.OPT_APPEND_NEWLINE) for r in records(batch)
-    )
 
 
 def otel(record: FlowRecord) -> dict[str, Any]:
@@ -103,6 +100,73 @@ def netobserv(record: FlowRecord) -> dict[str, Any]:
 
 
 SHAPES: dict[str, Shape] = {"otel": otel, "netobserv": netobserv}
+
+_OTEL = Template(
+    '{"time":{"start":"<start>","end":"<end>"},"source":{"address":"<source>"',
+    ("ports", ',"port":<source_port>'),
+    ("source_mac", ',"mac":"<source_mac>"'),
+    '},"destination":{"address":"<destination>"',
+    ("ports", ',"port":<destination_port>'),
+    ("destination_mac", ',"mac":"<destination_mac>"'),
+    '},"network":{"type":"ipv<version>","transport":"<transport>","iana_number":<protocol>',
+    ("vlan", ',"vlan":{"id":<vlan>}'),
+    ("inner_vlan", ',"inner":{"vlan":{"id":<inner_vlan>}}'),
+    '},"flow":{"bytes":<octets>,"ip_bytes":<ip_octets>,"packets":<packets>,'
+    '"direction":"<direction>","dscp":<dscp>',
+    ("tcp", ',"tcp_flags":<control_bits>'),
+    ("icmp", ',"icmp":{"type":<icmp_type>,"code":<icmp_code>}'),
+    ("ended", ',"end_reason":"<end_reason>"'),
+    ("duplicate", ',"duplicate":true'),
+    ',"interfaces":<interfaces>},"observer":<observer>,"sampling":{"interval":<sampling>}}\n',
+)
+_NETOBSERV = Template(
+    '{"SrcMac":"<source_mac>","DstMac":"<destination_mac>","Etype":<ethertype>,'
+    '"TimeFlowStartMs":<start_ms>,"TimeFlowEndMs":<end_ms>,"TimeReceived":<received>,'
+    '"AgentIP":<agent>,<interfaces>,"Bytes":<octets>,"Packets":<packets>,"Sampling":<sampling>,'
+    '"SrcAddr":"<source>","DstAddr":"<destination>","Proto":<protocol>,"Dscp":<dscp><udns>',
+    ("ports", ',"SrcPort":<source_port>,"DstPort":<destination_port>'),
+    ("tcp", ',"Flags":<flags>'),
+    ("icmp", ',"IcmpType":<icmp_type>,"IcmpCode":<icmp_code>'),
+    "}\n",
+)
+
+
+def encode(batch: FlowBatch, shape: Shape) -> bytes:
+    """
+    One JSON object and a newline for each row, in order.
+
+    Args:
+        batch: Enriched or not.
+        shape: Of ``SHAPES``.
+    """
+    observer = batch.observer
+    if shape is otel:
+        who = orjson.dumps({"address": observer.address, "name": observer.name})
+        more = {"observer": same(who), "interfaces": point_lists(batch, _interfaces)}
+        template = _OTEL
+    else:
+        more = {
+            "agent": same(orjson.dumps(observer.address)),
+            "received": same(b"%d" % time.time()),
+            "interfaces": point_lists(batch, _netobserv_interfaces),
+            "udns": point_lists(batch, _udns),
+        }
+        template = _NETOBSERV
+    return b"".join(template.fill(batch, {**HOLES, **more}, MASKS))
+
+
+def _interfaces(points: tuple[PointName, ...]) -> bytes:
+    return orjson.dumps([_interface(point) for point in points])
+
+
+def _netobserv_interfaces(points: tuple[PointName, ...]) -> bytes:
+    directions = orjson.dumps([point.direction for point in points] or None)
+    names = orjson.dumps([point.name for point in points] or None)
+    return b'"IfDirections":%s,"Interfaces":%s' % (directions, names)
+
+
+def _udns(points: tuple[PointName, ...]) -> bytes:
+    return b',"Udns":%s' % orjson.dumps(["" for _ in points]) if points else b""
 
 
 def netobserv_flags(control_bits: int, flag_sets: int) -> int:

@@ -14,10 +14,11 @@ class StdoutConfig(DeliveryConfig):
     A sink of type ``stdout``.
 
     Args:
-        format: ``auto`` is a table on a terminal and JSON lines in a pipe.
-        schema_name: Keys of the JSON records; written ``schema``.
+        format: ``auto`` is a table on a terminal and JSON lines in a pipe; ``keyvalue`` is a line
+            of ``key=value`` pairs for each record.
+        schema_name: Keys of the records; written ``schema``.
     """
 
     type: Literal["stdout"] = "stdout"
-    format: Literal["auto", "table", "json"] = "auto"
+    format: Literal["auto", "table", "json", "keyvalue"] = "auto"
     schema_name: Literal["otel", "netobserv"] = Field("otel", alias="schema")

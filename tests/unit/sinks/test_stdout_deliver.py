@@ -18,7 +18,7 @@ from exporter.fanout.queue import BatchQueue
 from exporter.fanout.worker import SinkWorker
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.stdout.deliver import DescriptorWriter
-from exporter.sinks.stdout.sink import JsonSink, TableSink, make
+from exporter.sinks.stdout.sink import LineSink, TableSink, make
 from exporter.testing import Row, make_batch
 
 #: More than a pipe holds.
@@ -153,7 +153,7 @@ def test_every_record_is_a_line_once(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     queue = BatchQueue(QueueConfig())
     retry = RetryConfig(first=0.01, longest=0.01, timeout=0.1)
-    worker = SinkWorker(JsonSink("stdout", StdoutConfig(), writing), queue, retry)
+    worker = SinkWorker(LineSink("stdout", StdoutConfig(), writing), queue, retry)
     worker.start()
     rows = 3000
     queue.put(make_batch(*(Row(src_port=n) for n in range(rows))))
@@ -174,8 +174,8 @@ def test_every_record_is_a_line_once(pipe: tuple[int, int]) -> None:
     ("format_name", "terminal", "kind"),
     [
         ("auto", True, TableSink),
-        ("auto", False, JsonSink),
-        ("json", True, JsonSink),
+        ("auto", False, LineSink),
+        ("json", True, LineSink),
         ("table", False, TableSink),
     ],
 )

@@ -132,7 +132,7 @@ def test_end_text(address: str, protocol: int, expected: str) -> None:
     assert end_text(address, 443, protocol) == expected
 
 
-def test_table_sink(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_sink(capfd: pytest.CaptureFixture[str]) -> None:
     """The last table stays on the screen; closing again, or before opening, is fine."""
     sink = TableSink("stdout")
     sink.close()
@@ -142,4 +142,4 @@ def test_table_sink(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(sink.split(message)) == []
     sink.close()
     sink.close()
-    assert "3 flows" in capsys.readouterr().out
+    assert "3 flows" in capfd.readouterr().out

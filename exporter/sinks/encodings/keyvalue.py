@@ -1,0 +1,108 @@
+r"""
+Flow records as ``key=value`` pairs, one record per line.
+
+The keys are those of the JSON records; a nested one is its path with dots, as in ``source.port``,
+and a list is its values with commas. What is absent there is absent here. A value is quoted if it
+is empty or has a blank, ``"``, ``=``, ``\`` or a character that does not print; within quotes
+``"`` and ``\`` have a ``\`` before them, and what does not print is ``\u`` and four hexadecimal
+digits, or ``\U`` and eight. This is what logfmt readers take.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from exporter.batch.batch import FlowBatch
+from exporter.batch.record import PointName
+from exporter.sinks.encodings.columns import DIRECTIONS, HOLES, MASKS, point_lists, same
+from exporter.sinks.encodings.template import Template
+
+_OTEL = Template(
+    "time.start=<start> time.end=<end> source.address=<source>",
+    ("ports", " source.port=<source_port>"),
+    ("source_mac", " source.mac=<source_mac>"),
+    " destination.address=<destination>",
+    ("ports", " destination.port=<destination_port>"),
+    ("destination_mac", " destination.mac=<destination_mac>"),
+    " network.type=ipv<version> network.transport=<transport> network.iana_number=<protocol>",
+    ("vlan", " network.vlan.id=<vlan>"),
+    ("inner_vlan", " network.inner.vlan.id=<inner_vlan>"),
+    " flow.bytes=<octets> flow.ip_bytes=<ip_octets> flow.packets=<packets>"
+    " flow.direction=<direction> flow.dscp=<dscp>",
+    ("tcp", " flow.tcp_flags=<control_bits>"),
+    ("icmp", " flow.icmp.type=<icmp_type> flow.icmp.code=<icmp_code>"),
+    ("ended", ' flow.end_reason="<end_reason>"'),
+    ("duplicate", " flow.duplicate=true"),
+    "<interfaces> observer.address=<agent> observer.name=<agent_name>"
+    " sampling.interval=<sampling>\n",
+)
+_NETOBSERV = Template(
+    "SrcMac=<source_mac> DstMac=<destination_mac> Etype=<ethertype> TimeFlowStartMs=<start_ms>"
+    " TimeFlowEndMs=<end_ms> TimeReceived=<received> AgentIP=<agent><interfaces> Bytes=<octets>"
+    " Packets=<packets> Sampling=<sampling> SrcAddr=<source> DstAddr=<destination>"
+    " Proto=<protocol> Dscp=<dscp>",
+    ("ports", " SrcPort=<source_port> DstPort=<destination_port>"),
+    ("tcp", " Flags=<flags>"),
+    ("icmp", " IcmpType=<icmp_type> IcmpCode=<icmp_code>"),
+    "\n",
+)
+
+
+def encode(batch: FlowBatch, schema: Literal["otel", "netobserv"]) -> bytes:
+    """One line for each row, in order."""
+    observer = batch.observer
+    more = {
+        "agent": same(quoted(observer.address)),
+        "agent_name": same(quoted(observer.name)),
+        "received": same(b"%d" % time.time()),
+        "interfaces": point_lists(batch, _LISTS[schema]),
+    }
+    template = _OTEL if schema == "otel" else _NETOBSERV
+    return b"".join(template.fill(batch, {**HOLES, **more}, MASKS))
+
+
+def quoted(text: str) -> bytes:
+    """A value as it is written."""
+    plain = text.isprintable() and not any(one in ' "=\\' for one in text)
+    if plain and text:
+        return text.encode()
+    return b'"%s"' % "".join(map(_escaped, text)).encode()
+
+
+def _escaped(one: str) -> str:
+    if one in '"\\':
+        return f"\\{one}"
+    if one.isprintable():
+        return one
+    return f"\\u{ord(one):04x}" if ord(one) < 1 << 16 else f"\\U{ord(one):08x}"
+
+
+def _otel(points: tuple[PointName, ...]) -> bytes:
+    """Parallel lists; a namespace's name is empty for the agent's own, and absent if all are."""
+    if not points:
+        return b""
+    text = _pair("flow.interfaces.name", [point.name for point in points])
+    text += _pair("flow.interfaces.index", [str(point.ifindex) for point in points])
+    text += _pair("flow.interfaces.direction", [DIRECTIONS[point.direction] for point in points])
+    if any(point.netns for point in points):
+        text += _pair("flow.interfaces.netns", [point.netns for point in points])
+    return text
+
+
+def _netobserv(points: tuple[PointName, ...]) -> bytes:
+    if not points:
+        return b""
+    directions = _pair("IfDirections", [str(point.direction) for point in points])
+    return directions + _pair("Interfaces", [point.name for point in points])
+
+
+def _pair(key: str, values: list[str]) -> bytes:
+    return b" %s=%s" % (key.encode(), quoted(",".join(values)))
+
+
+_LISTS: dict[str, Callable[[tuple[PointName, ...]], bytes]] = {
+    "otel": _otel,
+    "netobserv": _netobserv,
+}

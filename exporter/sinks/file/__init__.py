@@ -1,0 +1,1 @@
+"""Flow records in files: JSON lines and Parquet, rotated."""

@@ -1,0 +1,1 @@
+"""Sums of flows for Prometheus to scrape."""

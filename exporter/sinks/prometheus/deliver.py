@@ -1,0 +1,73 @@
+"""The sums, and where they are scraped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from exporter.batch.batch import FlowBatch
+from exporter.quantities import split_host_port
+from exporter.sinks.encodings.series import Series
+from exporter.sinks.prometheus.config import PrometheusConfig
+from exporter.sinks.prometheus.encode import families
+from exporter.sinks.prometheus.names import NAMES
+from exporter.status import Answer, StatusServer
+from exporter.telemetry import EXPOSITION_TYPE, exposition
+
+
+class FlowMetrics:
+    """
+    Sums that are scraped. May be scraped from any thread.
+
+    Args:
+        config: By what, and what all of it is called.
+    """
+
+    def __init__(self, config: PrometheusConfig) -> None:
+        self._names = NAMES[config.schema_name]
+        self._series = Series(config.labels, config.limit, config.idle)
+        self.forgotten = 0
+
+    def __len__(self) -> int:
+        """How many series there are."""
+        return len(self._series)
+
+    def add(self, batch: FlowBatch) -> None:
+        """Add the flows of a batch."""
+        self._series.add(batch, batch.window.start_ns or time.time_ns())
+
+    def collect(self) -> Iterator[Any]:
+        """
+        Metric families, as prometheus_client wants them; then idle series are forgotten.
+
+        Only here, so that a series' last value has been scraped before it goes: while nobody
+        scrapes, nothing is forgotten.
+        """
+        reading = self._series.read()
+        yield from families(reading, self._series.attributes, self._names)
+        self.forgotten += self._series.expire()
+
+
+class OwnAddress:
+    """
+    ``/metrics`` of one sink.
+
+    Args:
+        metrics: What to serve.
+    """
+
+    def __init__(self, metrics: FlowMetrics) -> None:
+        self._metrics = metrics
+        self._server = StatusServer({"/metrics": self._answer})
+
+    def listen(self, address: str) -> None:
+        """Raises CaptureError if the address cannot be had."""
+        self._server.listen(*split_host_port(address))
+
+    def close(self) -> None:
+        """Again is fine."""
+        self._server.close()
+
+    def _answer(self) -> Answer:
+        return 200, EXPOSITION_TYPE, exposition(self._metrics)

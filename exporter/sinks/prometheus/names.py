@@ -1,0 +1,128 @@
+"""
+What metrics, labels and their values are called, by schema.
+
+``otel`` has the paths of the JSON records with ``_`` for the dots, as OpenTelemetry's names are
+translated for Prometheus; ``obi`` the names of OBI's and Beyla's network metrics where there is
+one, else ``otel``'s; ``netobserv`` flowlogs-pipeline's fields.
+
+Source: https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics;
+go.opentelemetry.io/obi, pkg/export/attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from exporter.sinks.encodings.protocols import protocol_name
+from exporter.sinks.encodings.series import FLOWS, OCTETS_L2, OCTETS_L3, PACKETS, Value
+
+Schema = Literal["otel", "obi", "netobserv"]
+
+#: The label of the series that has what there was no room for: OpenTelemetry's.
+OVERFLOW = "otel_metric_overflow"
+
+
+@dataclass(frozen=True)
+class Names:
+    """
+    The words of one schema.
+
+    Args:
+        metrics: Column of the sums -> name without ``_total``.
+        labels: Attribute -> label.
+        values: Attribute -> its values' words, where these are not the numbers themselves.
+    """
+
+    metrics: Mapping[int, str]
+    labels: Mapping[str, str]
+    values: Mapping[str, Mapping[Value, str]] = field(default_factory=dict)
+
+    def label_value(self, attribute: str, value: Value) -> str:
+        """A value as text; what a flow does not have is empty, which is absent."""
+        words = self.values.get(attribute)
+        if words is not None:
+            return words[value]
+        return "" if value == 0 and attribute in _ABSENT_AT_ZERO else str(value)
+
+
+#: A protocol without ports; an untagged frame.
+_ABSENT_AT_ZERO = frozenset({"src_port", "dst_port", "vlan_id", "inner_vlan_id"})
+
+_OTEL = Names(
+    metrics={
+        FLOWS: "network_flow_records",
+        PACKETS: "network_flow_packets",
+        OCTETS_L2: "network_flow_bytes",
+        OCTETS_L3: "network_flow_ip_bytes",
+    },
+    labels={
+        "src_addr": "source_address",
+        "dst_addr": "destination_address",
+        "src_port": "source_port",
+        "dst_port": "destination_port",
+        "ip_protocol": "network_transport",
+        "ip_version": "network_type",
+        "interface": "network_interface_name",
+        "flow_direction": "flow_direction",
+        "vlan_id": "network_vlan_id",
+        "inner_vlan_id": "network_inner_vlan_id",
+        "dscp": "flow_dscp",
+        "src_mac": "source_mac",
+        "dst_mac": "destination_mac",
+    },
+    values={
+        "ip_protocol": {number: protocol_name(number) for number in range(256)},
+        "ip_version": {4: "ipv4", 6: "ipv6"},
+        "flow_direction": {0: "ingress", 1: "egress"},
+    },
+)
+
+NAMES: dict[Schema, Names] = {
+    "otel": _OTEL,
+    "obi": Names(
+        metrics={
+            FLOWS: "obi_network_flow_records",
+            PACKETS: "obi_network_flow_packets",
+            OCTETS_L2: "obi_network_flow_bytes",
+        },
+        labels={
+            **_OTEL.labels,
+            "src_addr": "src_address",
+            "dst_addr": "dst_address",
+            "src_port": "src_port",
+            "dst_port": "dst_port",
+            "ip_protocol": "transport",
+            "interface": "iface",
+            "flow_direction": "iface_direction",
+        },
+        values={
+            **_OTEL.values,
+            "ip_protocol": {number: protocol_name(number).upper() for number in range(256)},
+        },
+    ),
+    "netobserv": Names(
+        metrics={
+            FLOWS: "netobserv_flow_records",
+            PACKETS: "netobserv_flow_packets",
+            OCTETS_L2: "netobserv_flow_bytes",
+        },
+        labels={
+            "src_addr": "SrcAddr",
+            "dst_addr": "DstAddr",
+            "src_port": "SrcPort",
+            "dst_port": "DstPort",
+            "ip_protocol": "Proto",
+            "ip_version": "Etype",
+            "interface": "Interface",
+            "flow_direction": "IfDirection",
+            "vlan_id": "VlanID",
+            "inner_vlan_id": "InnerVlanID",
+            "dscp": "Dscp",
+            "src_mac": "SrcMac",
+            "dst_mac": "DstMac",
+        },
+        values={"ip_version": {4: "2048", 6: "34525"}},
+    ),
+}
