@@ -9,4 +9,8 @@ done
 [ -e /usr/lib/python3/dist-packages/bcc/libbcc.py ] || missing="$missing python3-bpfcc"
 set -- /usr/src/linux-headers-*/include/generated/autoconf.h
 [ -e "$1" ] || missing="$missing linux-headers-$(dpkg --print-architecture)"
-[ -z "$missing" ] || exec "$(dirname "$0")/apt-install.sh" $missing
+# Kafka's broker, from Maven Central, needs a Java runtime.
+command -v java >/dev/null || missing="$missing openjdk-17-jre-headless"
+[ -z "$missing" ] || "$(dirname "$0")/apt-install.sh" $missing
+# Without a network the tests say what is missing.
+python3 "$(dirname "$0")/fetch-kafka.py" || true

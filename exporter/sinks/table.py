@@ -13,14 +13,16 @@ from pydantic import BaseModel, Field
 from exporter.fanout.contract import Sink
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.grpc.sink import GrpcSink
+from exporter.sinks.kafka.config import KafkaConfig
+from exporter.sinks.kafka.sink import KafkaSink
 from exporter.sinks.null import NullConfig, NullSink
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.stdout.sink import make as make_stdout
 
-SinkConfig = Annotated[GrpcConfig | StdoutConfig | NullConfig, Field(discriminator="type")]
+SinkConfig = Annotated[GrpcConfig | KafkaConfig | StdoutConfig | NullConfig, Field(discriminator="type")]
 
 #: Every kind, for error messages and the reference.
-CONFIGS: tuple[type[BaseModel], ...] = (StdoutConfig, GrpcConfig, NullConfig)
+CONFIGS: tuple[type[BaseModel], ...] = (StdoutConfig, GrpcConfig, KafkaConfig, NullConfig)
 
 
 def make(config: SinkConfig) -> Sink:
@@ -28,6 +30,8 @@ def make(config: SinkConfig) -> Sink:
     match config:
         case GrpcConfig():
             return GrpcSink(config.name, config)
+        case KafkaConfig():
+            return KafkaSink(config.name, config)
         case StdoutConfig():
             return make_stdout(config.name, config)
         case NullConfig():

@@ -1,15 +1,20 @@
-"""Sinks as people name them on the command line: ``stdout``, ``null``, ``grpc://host:port``."""
+"""
+Sinks as people name them on the command line: ``stdout``, ``null``, ``grpc://host:port``,
+``kafka://host:port,host:port/topic``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from exporter.errors import ConfigError
 from exporter.quantities import join_host_port, split_host_port
 
-KNOWN = ("stdout", "null", "grpc://HOST:PORT")
+#: A comma before the next sink; others stand between the brokers of one.
+_BETWEEN = re.compile(r",(?=\s*(?:[a-z][a-z0-9+.-]*://|(?:stdout|null)\s*(?:,|$)))")
 
 
 def parse_sink(text: str) -> dict[str, Any]:
@@ -22,21 +27,27 @@ def parse_sink(text: str) -> dict[str, Any]:
     text = text.strip()
     if text in ("stdout", "null"):
         return {"type": text}
-    url = _split(text)
-    if url.scheme != "grpc":
+    scheme = text.partition("://")[0]
+    if "://" not in text or scheme not in SCHEMES:
         raise ConfigError(f"there is no sink {text!r}: use one of {', '.join(KNOWN)}")
+    form, target = SCHEMES[scheme]
     try:
-        host, port = split_host_port(url.netloc)
+        url = urlsplit(text)
+        if "@" in url.netloc or url.fragment:
+            # Not shown: it may hold a password.
+            raise ConfigError(f"a sink's URL has no user, password or fragment: write {form}")
+        section = {"type": scheme} | target(url)
     except ValueError as err:
-        raise ConfigError(f"sink {text}: {err}: write grpc://HOST:PORT") from err
-    if not host or "@" in host or url.path.strip("/") or url.fragment:
-        raise ConfigError(f"sink {text}: write grpc://HOST:PORT")
-    target = join_host_port(host, port)
-    section: dict[str, Any] = {"type": "grpc", "target": target}
+        raise ConfigError(f"sink {text}: {err}: write {form}") from err
     for key, value in parse_qsl(url.query, keep_blank_values=True):
         if not set_path(section, key.split("."), value):
             raise ConfigError(f"sink {text}: option {key} is in conflict with another")
     return section
+
+
+def split_sinks(text: str) -> list[str]:
+    """Several sinks with commas between them."""
+    return _BETWEEN.split(text)
 
 
 def set_path(section: dict[str, Any], path: Sequence[str], value: Any) -> bool:
@@ -57,8 +68,30 @@ def set_path(section: dict[str, Any], path: Sequence[str], value: Any) -> bool:
     return True
 
 
-def _split(text: str) -> SplitResult:
-    try:
-        return urlsplit(text)
-    except ValueError as err:
-        raise ConfigError(f"sink {text}: {err}: write grpc://HOST:PORT") from err
+def _grpc(url: SplitResult) -> dict[str, Any]:
+    host, port = split_host_port(url.netloc)
+    if not host or url.path.strip("/"):
+        raise ValueError("it is one host and one port")
+    return {"target": join_host_port(host, port)}
+
+
+def _kafka(url: SplitResult) -> dict[str, Any]:
+    brokers = []
+    for broker in url.netloc.split(","):
+        host, port = split_host_port(broker)
+        if not host:
+            raise ValueError(f"{broker!r} has no host")
+        brokers.append(join_host_port(host, port))
+    topic = url.path.removeprefix("/")
+    if not topic:
+        raise ValueError("there is no topic")
+    return {"brokers": brokers, "topic": topic}
+
+
+#: Scheme, which is the sink's type -> how it is written, and its keys from a URL without options.
+#: The latter raises ValueError.
+SCHEMES: dict[str, tuple[str, Callable[[SplitResult], dict[str, Any]]]] = {
+    "grpc": ("grpc://HOST:PORT", _grpc),
+    "kafka": ("kafka://HOST:PORT,HOST:PORT/TOPIC", _kafka),
+}
+KNOWN = ("stdout", "null", *(form for form, _ in SCHEMES.values()))
