@@ -52,7 +52,7 @@ def _with_confluent(broker: Broker, topic: str) -> list[Read]:
         found: list[Read] = []
         ended = 0
         while ended < len(numbers):
-            for message in consumer.consume(10_000, timeout=1):
+            for message in consumer.consume(10_000, timeout=0.1):
                 err = message.error()
                 if err is None:
                     value = message.value()

@@ -16,8 +16,8 @@ GIVE_UP = 120.0
 
 #: What may be said of a destination, the more telling the later.
 REASONS = (
-    "unavailable",
     "deadline",
+    "unavailable",
     "topic_missing",
     "unresolved",
     "authorization",
@@ -38,9 +38,13 @@ class Complaints:
 
     A library says that all brokers are down right after it has said why: what tells more wins,
     until :meth:`begin`.
+
+    Args:
+        where: What every error's text begins with: the brokers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, where: str) -> None:
+        self._where = where
         self._lock = threading.Lock()
         self._reason = ""
         self._detail = ""
@@ -71,7 +75,7 @@ class Complaints:
             noted = self._reason, self._detail
             if not self._reason or (not self._fresh and reason != "deadline"):
                 noted = reason, detail
-        return SinkError(*noted, retryable=True)
+        return SinkError(noted[0], f"{self._where}: {noted[1]}", retryable=True)
 
 
 class Client(Protocol):
@@ -109,25 +113,29 @@ class Client(Protocol):
         """Close the connections at once; what was under way has failed. Again is fine."""
 
 
-def failure(name: str, detail: str) -> SinkError:
+#: Error codes of the protocol -> reason, and whether sending the same again may help.
+#: Source: https://kafka.apache.org/protocol#protocol_error_codes
+_CODES = {
+    3: ("topic_missing", True),
+    10: ("too_large", False),
+    18: ("too_large", False),
+    29: ("authorization", True),
+    31: ("authorization", True),
+    # The topic's settings forbid it, whenever it is sent.
+    32: ("rejected", False),
+    58: ("authentication", True),
+    76: ("rejected", False),
+    87: ("rejected", False),
+}
+
+
+def failure(code: int, detail: str) -> SinkError:
     """
-    What becomes of a value that the client or a broker refused.
+    What becomes of a value that a broker, or the client in its place, refused.
 
     Args:
-        name: The protocol's name of the error, in capitals: ``MESSAGE_TOO_LARGE``.
+        code: The protocol's; any other number is a failure to reach it.
         detail: The client's words.
-
-    Source: https://kafka.apache.org/protocol#protocol_error_codes
     """
-    if name in ("MESSAGE_TOO_LARGE", "MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"):
-        return SinkError("too_large", detail, retryable=False)
-    if name in ("INVALID_RECORD", "INVALID_TIMESTAMP", "UNSUPPORTED_COMPRESSION_TYPE"):
-        # The topic's settings forbid it, whenever it is sent.
-        return SinkError("rejected", detail, retryable=False)
-    reasons = {
-        "UNKNOWN_TOPIC_OR_PARTITION": "topic_missing",
-        "UNKNOWN_TOPIC_OR_PART": "topic_missing",
-        "TOPIC_AUTHORIZATION_FAILED": "authorization",
-        "CLUSTER_AUTHORIZATION_FAILED": "authorization",
-    }
-    return SinkError(reasons.get(name, "unavailable"), detail, retryable=True)
+    reason, retryable = _CODES.get(code, ("unavailable", True))
+    return SinkError(reason, " ".join(detail.split()), retryable=retryable)

@@ -110,6 +110,11 @@ class KafkaConfig(DeliveryConfig):
         """As both clients call it."""
         return ("SASL_" if self.sasl else "") + ("SSL" if self.tls else "PLAINTEXT")
 
+    @property
+    def where(self) -> str:
+        """The brokers, for people."""
+        return ",".join(self.brokers)
+
     def files(self) -> tuple[Path, ...]:
         """Every file whose change means to connect again."""
         return tuple(p for part in (self.tls, self.sasl) if part is not None for p in part.files())

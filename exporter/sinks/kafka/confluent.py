@@ -16,6 +16,8 @@ from exporter.sinks.kafka.encode import KafkaMessage
 
 #: Partitions may be added: seconds until they are asked for again.
 _REFRESH = 60.0
+#: Seconds between questions while there is no answer: each makes the library connect at once.
+_ASK = 0.5
 
 
 class ConfluentClient:
@@ -34,7 +36,7 @@ class ConfluentClient:
         import confluent_kafka
 
         self._library = confluent_kafka
-        self.complaints = Complaints()
+        self.complaints = Complaints(config.where)
         self.broken = False
         self._config = config
         self._message: KafkaMessage | None = None
@@ -54,24 +56,29 @@ class ConfluentClient:
 
     def partitions(self, wait: float) -> int:
         """See Client."""
-        if self._count and time.monotonic() - self._asked < _REFRESH:
+        age = time.monotonic() - self._asked
+        if self._count and age < _REFRESH:
             return self._count
+        if age < _ASK:
+            self._producer.poll(wait)
+            return 0
+        self._asked = time.monotonic()
         try:
             listed = self._producer.list_topics(self._config.topic, timeout=max(wait, 0.01))
         except self._library.KafkaException as err:
-            # It fails at once while there is no connection: this waits, and hears why.
+            # It fails at once while there is no connection: poll waits, and hears why.
             self._complain(err.args[0])
             self._producer.poll(wait)
-            return self._count
+            return 0
         topic = listed.topics[self._config.topic]
         if topic.error is not None:
-            refused = failure(topic.error.name(), _text(topic.error))
+            refused = failure(topic.error.code(), _text(topic.error))
             self.complaints.note(refused.reason, f"topic {self._config.topic}: {_text(topic.error)}")
             if refused.reason == "topic_missing":
                 self._producer.poll(wait)
                 return 0
             raise refused
-        self._count, self._asked = len(topic.partitions), time.monotonic()
+        self._count = len(topic.partitions)
         return self._count
 
     def send(self, message: KafkaMessage, places: Places) -> None:
@@ -90,7 +97,7 @@ class ConfluentClient:
             )
             if queued < len(batch):
                 self._failed |= {
-                    i: failure(entry["_error"].name(), _text(entry["_error"]))
+                    i: failure(entry["_error"].code(), _text(entry["_error"]))
                     for i, entry in zip(which, batch, strict=True)
                     if "_error" in entry
                 }
@@ -128,7 +135,7 @@ class ConfluentClient:
         """One value did not arrive."""
         if err is not None:
             self._refused.append(
-                (message.key(), message.value(), failure(err.name(), _text(err)))
+                (message.key(), message.value(), failure(err.code(), _text(err)))
             )
 
     def _complain(self, err: Any) -> None:
@@ -143,8 +150,8 @@ class ConfluentClient:
             codes.CLUSTER_AUTHORIZATION_FAILED: "authorization",
         }
         text = _text(err)
-        # Of a handshake that failed it says so, or that the transport did.
-        default = "tls" if "SSL handshake failed" in text else "unavailable"
+        # What a broker says of our certificate comes after the handshake, as the transport's error.
+        default = "tls" if "SSL routines" in text or "SSL handshake" in text else "unavailable"
         self.complaints.note(reasons.get(err.code(), default), text)
         if err.fatal():
             self.broken = True

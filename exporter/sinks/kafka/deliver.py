@@ -153,8 +153,7 @@ class KafkaDelivery:
             if answer:
                 return answer
             if left <= 0:
-                brokers = ", ".join(self._config.brokers)
-                raise client.complaints.error("deadline", f"no answer from {brokers}")
+                raise client.complaints.error("deadline", "no answer in time")
 
     def _send(self, client: Client, message: KafkaMessage, count: int) -> None:
         left = self._left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 import threading
 from typing import Any
 
@@ -18,6 +19,19 @@ _CODECS = {"snappy": ("snappy", "python-snappy"), "lz4": ("lz4", "lz4"),
            "zstd": ("zstandard", "zstandard")}  # fmt: skip
 #: Seconds that a call of the library may block: how soon a delivery notices that it is to stop.
 _BLOCK = 0.25
+#: Words that it logs -> what they mean.
+_REASONS = (
+    ("SaslAuthenticationFailed", "authentication"),
+    ("Authentication failed", "authentication"),
+    ("UnsupportedSaslMechanism", "authentication"),
+    ("Handshake failed", "tls"),
+    ("[SSL", "tls"),
+    ("AuthorizationFailed", "authorization"),
+    ("DNS", "unresolved"),
+    ("UnknownTopicOrPartition", "topic_missing"),
+)
+_SAYS_NOTHING = re.compile(" not ready; |^Bootstrap failed|, retrying ")
+_BACKOFF = re.compile(r" \(backoff .*\)$")
 
 
 class KafkaPythonClient:
@@ -38,7 +52,7 @@ class KafkaPythonClient:
                 f"compression {config.compression} needs {distribution}: "
                 "pip install 'flow-exporter[kafka-codecs]'"
             )
-        self.complaints = Complaints()
+        self.complaints = Complaints(config.where)
         self.broken = False
         self._config = config
         self._producer: Any = None
@@ -47,7 +61,7 @@ class KafkaPythonClient:
         self._futures: dict[int, Any] = {}
         self._net: Any = None
         self._closing = False
-        self._listener = _Listener(self.complaints)
+        self._listener = _Listener(self.complaints, sasl=config.sasl is not None)
         settings = _settings(config)
         # Its constructor waits for a broker, and cannot be interrupted.
         self._maker = threading.Thread(
@@ -113,6 +127,11 @@ class KafkaPythonClient:
             elif not future.is_done:
                 failed[index] = SinkError("unavailable", "the connection was given up", retryable=True)
         self._futures = {}
+        if failed and self._producer is not None:
+            # What a broker refused for good can end an idempotent producer: from then on it fails
+            # everything with the reason of the first.
+            manager = self._producer._transaction_manager
+            self.broken = manager is not None and manager.has_fatal_error()
         return failed
 
     def abandon(self) -> None:
@@ -120,6 +139,9 @@ class KafkaPythonClient:
         with self._made:
             self._closing = True
             producer, self._producer = self._producer, None
+            if self._net is not None:
+                # Ends the constructor's loop; no method that another thread may call does.
+                self._net._manager.closed = True
         self.broken = True
         if producer is not None:
             _close(producer)
@@ -139,8 +161,9 @@ class KafkaPythonClient:
             producer = KafkaProducer(**settings, kafka_client=self._keep)
         except (KafkaError, OSError, ValueError) as err:
             self._error = _failure(err)
-            if self._error.reason in ("unavailable", "deadline"):
-                self._error = self.complaints.error(self._error.reason, str(err))
+            # What it raises says less than what it logged.
+            self.complaints.note("deadline", str(err))
+            self._error = self.complaints.error(self._error.reason, str(err))
             if self._net is not None:
                 self._net.close()
             self.broken = True
@@ -163,31 +186,25 @@ class KafkaPythonClient:
 class _Listener(logging.Handler):
     """What the library logs of one producer, told apart by its threads."""
 
-    def __init__(self, complaints: Complaints) -> None:
+    def __init__(self, complaints: Complaints, *, sasl: bool) -> None:
         super().__init__(logging.WARNING)
         self.threads: set[int | None] = set()
+        #: A connection is being made that begins with a password.
+        self._sasl = sasl
         self._complaints = complaints
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
-        if record.thread in self.threads:
-            text = record.getMessage()
-            self._complaints.note(_reason(text), text)
+        text = record.getMessage()
+        if record.thread in self.threads and not _SAYS_NOTHING.search(text):
+            self._complaints.note(self._reason(text), _BACKOFF.sub("", text))
 
-
-def _reason(text: str) -> str:
-    for words, reason in (
-        ("SaslAuthenticationFailed", "authentication"),
-        ("Authentication failed", "authentication"),
-        ("UnsupportedSaslMechanism", "authentication"),
-        ("Handshake failed", "tls"),
-        ("AuthorizationFailed", "authorization"),
-        ("DNS", "unresolved"),
-        ("UnknownTopicOrPartition", "topic_missing"),
-    ):
-        if words in text:
-            return reason
-    return "unavailable"
+    def _reason(self, text: str) -> str:
+        if self._sasl and "socket disconnected" in text:
+            # It closes the connection when it has refused a password, and the library often sees
+            # that before it has read why.
+            return "authentication"
+        return next((reason for words, reason in _REASONS if words in text), "unavailable")
 
 
 def _close(producer: Any) -> None:
@@ -209,9 +226,7 @@ def _failure(err: BaseException) -> SinkError:
 
     detail = " ".join(str(err).split()) or type(err).__name__
     if isinstance(err, BrokerResponseError):
-        if "Authentication" in type(err).__name__:
-            return SinkError("authentication", detail, retryable=True)
-        return failure(str(err.message), detail)
+        return failure(err.errno, detail)
     if isinstance(err, KafkaTimeoutError):
         return SinkError("deadline", detail, retryable=True)
     return SinkError("unavailable", detail, retryable=True)
