@@ -71,7 +71,7 @@ def message(sink: KafkaSink, rows: int = 4) -> Message:
     return made
 
 
-def reason(sink: KafkaSink, what: Message, timeout: float = 3) -> SinkError:
+def reason(sink: KafkaSink, what: Message, timeout: float = 1.5) -> SinkError:
     """Why it cannot be delivered."""
     with pytest.raises(SinkError) as found:
         sink.deliver(what, timeout)

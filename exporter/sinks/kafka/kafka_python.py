@@ -169,6 +169,7 @@ class KafkaPythonClient:
             self.broken = True
             return
         self._listener.threads.add(producer._sender.ident)
+        self._listener.authenticating = False
         with self._made:
             if not self._closing:
                 self._producer = producer
@@ -189,8 +190,8 @@ class _Listener(logging.Handler):
     def __init__(self, complaints: Complaints, *, sasl: bool) -> None:
         super().__init__(logging.WARNING)
         self.threads: set[int | None] = set()
-        #: A connection is being made that begins with a password.
-        self._sasl = sasl
+        #: The first connection is being made, and begins with a password.
+        self.authenticating = sasl
         self._complaints = complaints
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -200,7 +201,7 @@ class _Listener(logging.Handler):
             self._complaints.note(self._reason(text), _BACKOFF.sub("", text))
 
     def _reason(self, text: str) -> str:
-        if self._sasl and "socket disconnected" in text:
+        if self.authenticating and "socket disconnected" in text:
             # It closes the connection when it has refused a password, and the library often sees
             # that before it has read why.
             return "authentication"
@@ -232,27 +233,21 @@ def _failure(err: BaseException) -> SinkError:
     return SinkError("unavailable", detail, retryable=True)
 
 
-def _settings(config: KafkaConfig) -> dict[str, Any]:
-    """Source: the documentation of kafka.KafkaProducer."""
-    milliseconds = config.retry.timeout * 1000
+def connection(config: KafkaConfig) -> dict[str, Any]:
+    """
+    What producers and consumers are told of the brokers and ourselves.
+
+    Raises:
+        ConfigError: If a file cannot be read.
+    """
     settings: dict[str, Any] = {
         "bootstrap_servers": list(config.brokers),
         "client_id": "flow-exporter",
-        "compression_type": None if config.compression == "none" else config.compression,
-        "linger_ms": 5,
-        "batch_size": config.max_octets,
-        "max_request_size": config.max_octets + MARGIN,
-        "delivery_timeout_ms": int(max(GIVE_UP * 1000, milliseconds + 1000)),
-        "request_timeout_ms": int(milliseconds),
-        "bootstrap_timeout_ms": int(milliseconds),
-        "max_block_ms": int(_BLOCK * 1000),
+        "bootstrap_timeout_ms": int(config.retry.timeout * 1000),
         "reconnect_backoff_max_ms": 1000,
         "metrics_enabled": False,
         "security_protocol": config.security_protocol,
     }
-    if not config.idempotent:
-        # Given only then: left out, brokers that are too old for it are written to without.
-        settings |= {"enable_idempotence": False, "acks": "all"}
     if config.tls is not None:
         settings["ssl_context"] = config.tls.context()
     if config.sasl is not None:
@@ -261,4 +256,22 @@ def _settings(config: KafkaConfig) -> dict[str, Any]:
             "sasl_plain_username": config.sasl.name(),
             "sasl_plain_password": secret(config.sasl.password_file),
         }
+    return settings
+
+
+def _settings(config: KafkaConfig) -> dict[str, Any]:
+    """Source: the documentation of kafka.KafkaProducer."""
+    milliseconds = config.retry.timeout * 1000
+    settings = connection(config) | {
+        "compression_type": None if config.compression == "none" else config.compression,
+        "linger_ms": 5,
+        "batch_size": config.max_octets,
+        "max_request_size": config.max_octets + MARGIN,
+        "delivery_timeout_ms": int(max(GIVE_UP * 1000, milliseconds + 1000)),
+        "request_timeout_ms": int(milliseconds),
+        "max_block_ms": int(_BLOCK * 1000),
+    }
+    if not config.idempotent:
+        # Given only then: left out, brokers that are too old for it are written to without.
+        settings |= {"enable_idempotence": False, "acks": "all"}
     return settings
