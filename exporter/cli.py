@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from exporter import __version__
+from exporter import __version__, cli_consume
 from exporter.ebpf.errors import BpfError
 from exporter.errors import CaptureError, CaptureFileError, ConfigError, ExporterError
 
@@ -28,6 +28,7 @@ examples:
   flow-exporter run --sink stdout | jq .            JSON lines
   flow-exporter run --interfaces eth0,/^veth/ --sink grpc://collector:9999
   flow-exporter replay capture.pcap                 flows of a capture
+  flow-exporter consume --brokers kafka:9092 --topic network-flows
   flow-exporter ledger                              does every packet have its place?
   flow-exporter doctor                              what can this host do?
 """
@@ -294,6 +295,10 @@ def parser() -> argparse.ArgumentParser:
     unpin.add_argument("pin", nargs="?", metavar="PATH", help="default: as for run --pin")
     _add_config_flag(unpin)
 
+    cli_consume.add_arguments(
+        _command(commands, "consume", cli_consume.run, "print, filter and sum what is on a Kafka topic")
+    )
+
     doctor = _command(commands, "doctor", _doctor, "what this host can do")
     doctor.add_argument("--json", action="store_true", help="JSON, also on a terminal")
 
@@ -368,7 +373,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--sink",
         action="append",
         metavar="SINK",
-        help="stdout (default), null or grpc://HOST:PORT; may be repeated",
+        help="stdout (default), null, grpc://HOST:PORT or kafka://HOST:PORT/TOPIC; may be repeated",
     )
     add(
         "--pin",

@@ -27,7 +27,7 @@ from exporter.quantities import Seconds, split_host_port
 from exporter.sinks.prometheus.config import PrometheusConfig
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.table import CONFIGS, SinkConfig
-from exporter.sinks.url import parse_sink, set_path
+from exporter.sinks.url import parse_sink, set_path, split_sinks
 
 ENV_PREFIX = "FLOW_EXPORTER_"
 
@@ -187,7 +187,7 @@ def _merge(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
 def _sinks(values: str | Iterable[Any]) -> list[Any]:
     """Sinks written as names or URLs become mappings."""
     if isinstance(values, str):
-        values = values.split(",")
+        values = split_sinks(values)
     return [parse_sink(value) if isinstance(value, str) else value for value in values]
 
 

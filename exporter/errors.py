@@ -8,6 +8,7 @@ Everything that this package raises on purpose.
      +-- AbiMismatchError    ours: the object was compiled from other headers
      +-- CaptureError        the host's: interfaces, namespaces, privileges
      +-- CaptureFileError    a capture file that is foreign, damaged or cut short
+     +-- DecodeError         octets that are no flow records
      +-- ControlError        no running agent answers
      +-- SinkError           theirs: a destination; says whether a retry can help
     ebpf.errors.BpfError     the kernel's: see there
@@ -44,6 +45,10 @@ class CaptureError(ExporterError):
 
 class CaptureFileError(ExporterError):
     """A capture file cannot be read (further)."""
+
+
+class DecodeError(ExporterError):
+    """Octets that are no flow record, or hold a value that cannot be."""
 
 
 class ControlError(ExporterError):

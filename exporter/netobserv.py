@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _EXPORTS = ("grpc", "kafka", "ipfix+udp", "ipfix+tcp", "direct-flp")
 _MARKERS = ("TARGET_HOST", "FLOWS_TARGET_HOST", "KAFKA_BROKERS", "EXPORT")
 _TRUE = ("1", "t", "true")
+#: KAFKA_SASL_TYPE in lower case -> what Kafka calls it.
+_SASL = {"plain": "PLAIN", "scramsha512": "SCRAM-SHA-512"}
 #: Levels of logrus that are called otherwise here.
 _LOG_LEVELS = {"trace": "debug", "warn": "warning", "fatal": "error", "panic": "error"}
 
@@ -53,6 +55,7 @@ _UNSUPPORTED = (
     "ENABLE_OPENSSL_TRACKING",
     "ENABLE_UDN_MAPPING",
     "EBPF_PROGRAM_MANAGER_MODE",
+    "KAFKA_TLS_INSECURE_SKIP_VERIFY",
 )
 
 
@@ -89,8 +92,10 @@ def _meant(environment: Mapping[str, str]) -> bool:
 
 def _sink(environment: Mapping[str, str]) -> dict[str, Any]:
     export = environment.get("EXPORT", "grpc")
+    if export == "kafka":
+        return _kafka(environment)
     if export != "grpc":
-        raise ConfigError(f"EXPORT={export}: this version exports by grpc only")
+        raise ConfigError(f"EXPORT={export}: this version exports by grpc and kafka only")
     host = environment.get("TARGET_HOST") or environment.get("FLOWS_TARGET_HOST")
     port = environment.get("TARGET_PORT") or environment.get("FLOWS_TARGET_PORT")
     if not host or not port:
@@ -99,13 +104,46 @@ def _sink(environment: Mapping[str, str]) -> dict[str, Any]:
     sink: dict[str, Any] = {"type": "grpc", "target": target}
     if environment.get("GRPC_MESSAGE_MAX_FLOWS"):
         sink["max_flows"] = environment["GRPC_MESSAGE_MAX_FLOWS"]
-    files = {
-        "ca": "TARGET_TLS_CA_CERT_PATH",
-        "certificate": "TARGET_TLS_USER_CERT_PATH",
-        "key": "TARGET_TLS_USER_KEY_PATH",
-    }
-    tls = {key: environment[name] for key, name in files.items() if environment.get(name)}
+    tls = _tls(environment, "TARGET_TLS")
     return sink | ({"tls": tls} if tls else {})
+
+
+def _kafka(environment: Mapping[str, str]) -> dict[str, Any]:
+    if not environment.get("KAFKA_BROKERS"):
+        raise ConfigError("EXPORT=kafka needs KAFKA_BROKERS")
+    sink: dict[str, Any] = {
+        "type": "kafka",
+        "brokers": environment["KAFKA_BROKERS"],
+        "topic": environment.get("KAFKA_TOPIC") or "network-flows",
+        "compression": environment.get("KAFKA_COMPRESSION") or "none",
+    }
+    if environment.get("KAFKA_BATCH_SIZE"):
+        sink["max_octets"] = environment["KAFKA_BATCH_SIZE"]
+    if environment.get("KAFKA_ENABLE_TLS", "").lower() in _TRUE:
+        sink["tls"] = _tls(environment, "KAFKA_TLS")
+    if environment.get("KAFKA_ENABLE_SASL", "").lower() in _TRUE:
+        sink["sasl"] = _sasl(environment)
+    return sink
+
+
+def _tls(environment: Mapping[str, str], prefix: str) -> dict[str, str]:
+    files = {"ca": "CA_CERT_PATH", "certificate": "USER_CERT_PATH", "key": "USER_KEY_PATH"}
+    found = {key: environment.get(f"{prefix}_{name}", "") for key, name in files.items()}
+    return {key: path for key, path in found.items() if path}
+
+
+def _sasl(environment: Mapping[str, str]) -> dict[str, str]:
+    kind = environment.get("KAFKA_SASL_TYPE") or "plain"
+    if kind.lower() not in _SASL:
+        raise ConfigError(f"KAFKA_SASL_TYPE={kind}: it is plain or scramSHA512")
+    files = {
+        "username_file": "KAFKA_SASL_CLIENT_ID_PATH",
+        "password_file": "KAFKA_SASL_CLIENT_SECRET_PATH",
+    }
+    for name in files.values():
+        if not environment.get(name):
+            raise ConfigError(f"KAFKA_ENABLE_SASL needs {name}")
+    return {"mechanism": _SASL[kind.lower()]} | {k: environment[name] for k, name in files.items()}
 
 
 def _converted(variable: str, value: str, convert: Callable[[str], Any]) -> Any:

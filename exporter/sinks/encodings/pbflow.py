@@ -1,5 +1,5 @@
 """
-``pbflow.Records`` from columns, without touching a single row.
+``pbflow.Records`` and single ``pbflow.Record`` from columns, without touching a single row.
 
 Rows of one shape (address family, ICMP or not, length of the interface list) have equal layouts:
 every varint is written at a fixed width, with continuation bits up to its last octet, which
@@ -104,16 +104,31 @@ def encode(batch: FlowBatch, max_flows: int, max_octets: int) -> Iterator[Messag
     Yields:
         Messages; every row of the batch is in exactly one. Rows are not in the batch's order.
     """
+    for part, encoder in parts(batch, framed=True):
+        per_message = max(min(max_flows, max_octets // encoder.octets), 1)
+        for start in range(0, len(part), per_message):
+            window = part.take(slice(start, start + per_message))
+            yield Message(encoder.encode(window), window)
+
+
+def parts(batch: FlowBatch, *, framed: bool) -> Iterator[tuple[FlowBatch, Encoder]]:
+    """
+    A batch in parts whose records are equally long.
+
+    Args:
+        batch: Enriched or not.
+        framed: Records are entries of ``pbflow.Records``, so that those of several parts may be
+            joined; else each is a ``pbflow.Record`` on its own.
+
+    Yields:
+        Some rows, and what encodes any of them; every row of the batch is in exactly one part.
+    """
     if not len(batch):
         return
     tails = [_interface_list(points, batch.interfaces) for points in batch.point_lists]
     for shape, rows in _shapes(batch, tails):
         part = batch if len(rows) == len(batch) else batch.take(rows)
-        encoder = _Encoder(part, shape, tails)
-        per_message = max(min(max_flows, max_octets // encoder.octets), 1)
-        for start in range(0, len(part), per_message):
-            window = part.take(slice(start, start + per_message))
-            yield Message(encoder.encode(window), window)
+        yield part, Encoder(part, shape, tails, framed=framed)
 
 
 def _interface_list(points: tuple[Point, ...], names: Mapping[Point, Interface]) -> bytes:
@@ -136,31 +151,35 @@ def _shapes(batch: FlowBatch, tails: list[bytes]) -> Iterator[tuple[_Shape, NDAr
         yield shape, np.flatnonzero(code == value)
 
 
-class _Encoder:
+class Encoder:
     """
     Encodes rows of one shape, a message at a time: what is in memory is one message, and it stays
-    in the CPU's cache.
+    in the CPU's cache. Made by :func:`parts`.
     """
 
-    def __init__(self, batch: FlowBatch, shape: _Shape, tails: list[bytes]) -> None:
+    def __init__(
+        self, batch: FlowBatch, shape: _Shape, tails: list[bytes], *, framed: bool
+    ) -> None:
         widths = {
             "octets": width(batch.octet_count_l2),
             "packets": width(batch.packet_count),
             "sampling": width(batch.sampling_interval),
         }
-        framed = _Layout()
-        framed.message(1, _layout(shape, widths, batch.observer.address))
+        layout = _layout(shape, widths, batch.observer.address)
+        if framed:
+            record, layout = layout, _Layout()
+            layout.message(1, record)
         self._shape = shape
-        self._template = framed.template()
+        self._template = layout.template()
         self._tails = _table(tails, shape.tail)
 
     @property
     def octets(self) -> int:
-        """Of one record, framed as Records.entries."""
+        """Of one record, its frame included."""
         return self._template.itemsize
 
     def encode(self, batch: FlowBatch) -> bytes:
-        """Some of the rows, as they go over the wire."""
+        """Some of the rows, as they go over the wire: n records of equal length."""
         rows = np.repeat(self._template, len(batch))
         for name, values in _columns(batch, self._shape).items():
             target = rows[name]

@@ -1,0 +1,278 @@
+"""
+``flow-exporter consume``: what is on a Kafka topic, printed, filtered and summed.
+
+Reads each layout that the Kafka sink writes, and NetObserv's agents' records, told apart by their
+first octet. Reads as nobody: no group, no committed offset, nothing changes for other consumers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from exporter.batch.record import FlowRecord
+from exporter.decode import decode
+from exporter.errors import ConfigError, DecodeError, ExporterError
+from exporter.quantities import duration
+from exporter.sinks.credentials import TlsConfig
+from exporter.sinks.encodings.jsonl import PROTOCOLS, SHAPES, protocol_name
+from exporter.sinks.kafka.config import KafkaConfig, SaslConfig
+from exporter.sinks.stdout.table import count_text, end_text
+
+DONE, FAILED = 0, 1
+#: How soon an idle topic is looked at again, in seconds.
+_LOOK = 0.2
+
+#: What flows can be summed by.
+FIELDS: dict[str, Callable[[FlowRecord], str]] = {
+    "source": lambda r: r.source,
+    "destination": lambda r: r.destination,
+    "source_port": lambda r: str(r.source_port),
+    "destination_port": lambda r: str(r.destination_port),
+    "protocol": lambda r: protocol_name(r.ip_protocol),
+    "interface": lambda r: r.interface,
+    "agent": lambda r: r.agent_ip,
+}
+
+
+@dataclass
+class Account:
+    """What came of it. ``unreadable`` are messages, the others flows of which octets are L2."""
+
+    flows: int = 0
+    packets: int = 0
+    octets: int = 0
+    filtered: int = 0
+    unreadable: int = 0
+
+    def add(self, record: FlowRecord) -> None:
+        self.flows += 1
+        self.packets += record.packets
+        self.octets += record.octets_l2
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Read until told to stop. Returns the exit code: 1 if a message could not be read."""
+    wanted, fields = _filter(parsed), _fields(parsed.sum)
+    account, sums = Account(), Counter[tuple[str, ...]]()
+    shown = Shown(parsed)
+    details: dict[tuple[str, ...], Account] = {}
+    try:
+        for value in _values(parsed):
+            for record in _records(value, account):
+                if not wanted(record):
+                    account.filtered += 1
+                    continue
+                account.add(record)
+                if fields:
+                    key = tuple(FIELDS[field](record) for field in fields)
+                    details.setdefault(key, Account()).add(record)
+                    sums[key] += record.octets_l2
+                else:
+                    shown.flow(record)
+                if parsed.count and account.flows >= parsed.count:
+                    raise _Enough
+    except (_Enough, KeyboardInterrupt):
+        pass
+    for key, _ in sums.most_common():
+        shown.sum(fields, key, details[key])
+    print(
+        f"flows: {account.flows}  packets: {account.packets}  octets: {account.octets}  "
+        f"filtered: {account.filtered}  unreadable messages: {account.unreadable}",
+        file=sys.stderr,
+    )
+    return FAILED if account.unreadable else DONE
+
+
+class _Enough(Exception):  # noqa: N818 - not an error
+    """As many flows as asked for."""
+
+
+class Shown:
+    """How records and sums are printed: a line each, as text on a terminal, else as JSON."""
+
+    def __init__(self, parsed: argparse.Namespace) -> None:
+        self._text = sys.stdout.isatty() and not parsed.json
+        self._shape = SHAPES[parsed.schema]
+
+    def flow(self, record: FlowRecord) -> None:
+        """One line."""
+        if not self._text:
+            shaped = self._shape(record)
+            if not record.octets_l3 and "flow" in shaped:
+                # Not zero: not known.
+                shaped["flow"].pop("ip_bytes", None)
+            self._json(shaped)
+            return
+        protocol = record.ip_protocol
+        source = end_text(record.source, record.source_port, protocol)
+        destination = end_text(record.destination, record.destination_port, protocol)
+        print(f"{source:<46} {destination:<46} {protocol_name(protocol):<10} "
+              f"{count_text(record.packets):>7} {count_text(record.octets_l2):>7}B")  # fmt: skip
+
+    def sum(self, fields: list[str], key: tuple[str, ...], account: Account) -> None:
+        """One line."""
+        if self._text:
+            words = "  ".join(f"{word:<40}" for word in key)
+            print(f"{words} {account.flows:>9,} {account.packets:>12,} {account.octets:>16,}")
+            return
+        self._json(
+            dict(zip(fields, key, strict=True))
+            | {"flows": account.flows, "packets": account.packets, "octets": account.octets}
+        )
+
+    @staticmethod
+    def _json(value: dict[str, Any]) -> None:
+        sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.flush()
+
+
+def _records(value: bytes | None, account: Account) -> list[FlowRecord]:
+    """Of one message; says once what cannot be read."""
+    try:
+        if not value:
+            raise DecodeError("a message without a value")
+        return decode(value)
+    except DecodeError as err:
+        account.unreadable += 1
+        if account.unreadable == 1:
+            print(f"flow-exporter: a message that is no flow record: {err}", file=sys.stderr)
+        return []
+
+
+def _filter(parsed: argparse.Namespace) -> Callable[[FlowRecord], bool]:
+    tests: list[Callable[[FlowRecord], bool]] = []
+    for flag, ends in (
+        ("ip", ("source", "destination")),
+        ("from_ip", ("source",)),
+        ("to_ip", ("destination",)),
+    ):
+        if (text := getattr(parsed, flag)) is not None:
+            tests.append(_within(_network(text), ends))
+    for flag, ends in (
+        ("port", ("source_port", "destination_port")),
+        ("from_port", ("source_port",)),
+        ("to_port", ("destination_port",)),
+    ):
+        if (port := getattr(parsed, flag)) is not None:
+            tests.append(lambda r, port=port, ends=ends: port in [getattr(r, e) for e in ends])  # type: ignore[misc]
+    if parsed.protocol is not None:
+        number = _protocol(parsed.protocol)
+        tests.append(lambda r: r.ip_protocol == number)
+    if parsed.interface is not None:
+        tests.append(lambda r: any(point.name == parsed.interface for point in r.points))
+    return lambda record: all(test(record) for test in tests)
+
+
+def _within(network: Any, ends: tuple[str, ...]) -> Callable[[FlowRecord], bool]:
+    return lambda r: any(ipaddress.ip_address(getattr(r, end)) in network for end in ends)
+
+
+def _network(text: str) -> Any:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError as err:
+        raise ConfigError(f"{text} is no address or network: {err}") from None
+
+
+def _protocol(text: str) -> int:
+    if text.isascii() and text.isdigit():
+        return int(text)
+    for number, name in PROTOCOLS.items():
+        if name == text.lower():
+            return number
+    raise ConfigError(f"there is no protocol {text}: use a number")
+
+
+def _fields(text: str | None) -> list[str]:
+    fields = [word.strip() for word in (text or "").split(",") if word.strip()]
+    for field in fields:
+        if field not in FIELDS:
+            raise ConfigError(f"cannot sum by {field}: there are {', '.join(FIELDS)}")
+    return fields
+
+
+def _settings(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Of kafka-python's consumer, checked as those of the sink are."""
+    from pydantic import ValidationError
+
+    from exporter.sinks.kafka.kafka_python import connection
+
+    files = {name: getattr(parsed, f"tls_{name}") for name in ("ca", "certificate", "key")}
+    try:
+        tls = TlsConfig(**files) if parsed.tls or any(files.values()) else None
+        sasl = None
+        if parsed.sasl_username is not None:
+            sasl = SaslConfig(
+                mechanism=parsed.sasl_mechanism,
+                username=parsed.sasl_username,
+                password_file=parsed.sasl_password_file,
+            )
+        config = KafkaConfig(brokers=parsed.brokers, topic=parsed.topic, tls=tls, sasl=sasl)
+    except ValidationError as err:
+        first = err.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+    return connection(config)
+
+
+def _values(parsed: argparse.Namespace) -> Iterator[bytes | None]:
+    """Values of messages, of all partitions, until told to stop."""
+    from kafka import KafkaConsumer, TopicPartition
+    from kafka.errors import KafkaError
+
+    settings = _settings(parsed)
+    idle = _duration(parsed.idle)
+    try:
+        consumer = KafkaConsumer(
+            **settings,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+        )
+        try:
+            places = [TopicPartition(parsed.topic, n) for n in _partitions(consumer, parsed.topic)]
+            ends = consumer.end_offsets(places)
+            consumer.assign(places)
+            (consumer.seek_to_beginning if parsed.from_beginning else consumer.seek_to_end)(*places)
+            heard = time.monotonic()
+            while not (parsed.until_end and _at(consumer, ends)):
+                found = consumer.poll(int(_LOOK * 1000), max_records=10_000)
+                for place, messages in found.items():
+                    heard = time.monotonic()
+                    for message in messages:
+                        if not parsed.until_end or message.offset < ends[place]:
+                            yield message.value
+                if idle is not None and time.monotonic() - heard >= idle:
+                    return
+        finally:
+            consumer.close(autocommit=False)
+    except KafkaError as err:
+        raise ExporterError(f"{parsed.brokers}: {' '.join(str(err).split())}") from err
+
+
+def _partitions(consumer: Any, topic: str) -> list[int]:
+    found = consumer.partitions_for_topic(topic)
+    if not found:
+        raise ExporterError(f"there is no topic {topic}")
+    return sorted(found)
+
+
+def _at(consumer: Any, ends: dict[Any, int]) -> bool:
+    return all(consumer.position(place) >= end for place, end in ends.items())
+
+
+def _duration(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(duration(text))
+    except ValueError as err:
+        raise ConfigError(f"--idle: {err}") from None

@@ -1,0 +1,1 @@
+"""Flow records to Apache Kafka."""

@@ -1,0 +1,205 @@
+"""
+A real Apache Kafka broker: one node in KRaft mode, as a process, with listeners of every kind.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from tests.conftest import missing
+from tests.e2e.agent import wait_until
+from tests.e2e.certificates import Authority
+
+_ROOT = Path(__file__).parents[2]
+_topics = itertools.count()
+
+USER, PASSWORD = "alice", "s3cret-of-alice"
+#: Listener -> protocol, and the certificate that it shows.
+LISTENERS = {
+    "plain": ("PLAINTEXT", ""),
+    "tls": ("SSL", "broker"),
+    "mutual": ("SSL", "broker"),
+    "expired": ("SSL", "expired"),
+    "othername": ("SSL", "othername"),
+    "sasl": ("SASL_PLAINTEXT", ""),
+    "sasltls": ("SASL_SSL", "broker"),
+}
+_SETTINGS = """
+process.roles=broker,controller
+node.id=1
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAIN
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+num.partitions=1
+delete.topic.enable=true
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.mutual.ssl.client.auth=required
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+"""
+
+
+class Broker:
+    """
+    The process.
+
+    Args:
+        directory: Of its data, its log and its certificates.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        if not (jars := _jars()):
+            missing("Apache Kafka's jars: run tools/setup-tests.sh")
+        if shutil.which("java") is None:
+            missing("java, to run Apache Kafka")
+        self.directory = directory
+        self.authority = Authority(directory)
+        self.ports = dict(zip([*LISTENERS, "controller"], _free_ports(), strict=False))
+        self.log = directory / "broker.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._java = ["java", "-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
+                      "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+                      "-cp", f"{jars}/*"]  # fmt: skip
+        self._configure()
+        scram = [
+            word
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+            for word in ("--add-scram", f"{mechanism}=[name={USER},password={PASSWORD}]")
+        ]
+        self._run("kafka.tools.StorageTool", "format", "--standalone", "-t",
+                  "flowexporterflowexpor", "-c", "server.properties", *scram)  # fmt: skip
+
+    def address(self, listener: str = "plain") -> str:
+        """``host:port``."""
+        return f"localhost:{self.ports[listener]}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with self.log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [*self._java, "kafka.Kafka", "server.properties"],
+                cwd=self.directory, stdout=out, stderr=out,
+            )  # fmt: skip
+        wait_until(self._answers, f"the broker answers: {self.log.read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        """As a machine that loses power."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def topic(self, partitions: int = 1, **settings: Any) -> str:
+        """Make a topic with a name of its own, with settings such as max_message_bytes."""
+        name = f"flows-{next(_topics)}"
+        configs = {key.replace("_", "."): str(value) for key, value in settings.items()}
+        self.create(name, partitions, configs)
+        return name
+
+    def create(self, name: str, partitions: int, configs: dict[str, str]) -> None:
+        """Make this topic."""
+        with self.admin() as admin:
+            admin.create_topics({name: {"num_partitions": partitions, "replication_factor": 1,
+                                        "configs": configs}})  # fmt: skip
+
+    def admin(self) -> Any:
+        """A client that administrates."""
+        return KafkaAdminClient(bootstrap_servers=self.address())
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()[-3000:]
+        try:
+            with socket.create_connection(("127.0.0.1", self.ports["plain"]), 1):
+                pass
+            with self.admin() as admin:
+                admin.list_topics()
+        except (OSError, KafkaError):
+            return False
+        return True
+
+    def _configure(self) -> None:
+        for name, names, expired in (
+            ("broker", "DNS:localhost,IP:127.0.0.1", False),
+            ("expired", "DNS:localhost", True),
+            ("othername", "DNS:elsewhere.test", False),
+        ):
+            pem, key = self.authority.certificate(name, names, expired=expired)
+            # PKCS 8 and chain in one file.
+            (self.directory / f"{name}.store").write_text(key.read_text() + pem.read_text())
+        listeners = {name: f"{name.upper()}://127.0.0.1:{port}" for name, port in self.ports.items()}
+        protocols = {name: kind for name, (kind, _) in LISTENERS.items()}
+        lines = [
+            _SETTINGS,
+            f"controller.quorum.bootstrap.servers=127.0.0.1:{self.ports['controller']}",
+            f"log.dirs={self.directory / 'data'}",
+            f"listeners={','.join(listeners.values())}",
+            "advertised.listeners="
+            + ",".join(
+                f"{name.upper()}://localhost:{port}"
+                for name, port in self.ports.items()
+                if name != "controller"
+            ),
+            "listener.security.protocol.map="
+            + ",".join(f"{n.upper()}:{p}" for n, p in (protocols | {"controller": "PLAINTEXT"}).items()),
+        ]
+        for name, (_, certificate) in LISTENERS.items():
+            if certificate:
+                prefix = f"listener.name.{name}.ssl"
+                lines += [
+                    f"{prefix}.keystore.type=PEM",
+                    f"{prefix}.keystore.location={self.directory / certificate}.store",
+                    f"{prefix}.truststore.type=PEM",
+                    f"{prefix}.truststore.location={self.authority.pem}",
+                ]
+        modules = "org.apache.kafka.common.security"
+        for name in ("sasl", "sasltls"):
+            lines.append(
+                f"listener.name.{name}.plain.sasl.jaas.config={modules}.plain.PlainLoginModule "
+                f'required user_{USER}="{PASSWORD}" ;'
+            )
+            lines += [
+                f"listener.name.{name}.scram-sha-{bits}.sasl.jaas.config="
+                f"{modules}.scram.ScramLoginModule required ;"
+                for bits in (256, 512)
+            ]
+        (self.directory / "server.properties").write_text("\n".join(lines) + "\n")
+
+    def _run(self, main: str, *arguments: str) -> None:
+        done = subprocess.run([*self._java, main, *arguments], capture_output=True, text=True,
+                              cwd=self.directory, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _jars() -> str:
+    """Where they are; empty if they are not."""
+    code = "import runpy; m = runpy.run_path('tools/fetch-kafka.py'); print(m['cache'](), *(p.rpartition('/')[2] for _, p in m['pins']()))"
+    cache, *names = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=_ROOT
+    ).stdout.split()
+    return cache if all((Path(cache) / name).exists() for name in names) else ""
+
+
+def _free_ports() -> Iterator[int]:
+    """Ports that nobody listens on now, chosen by the system."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(len(LISTENERS) + 1)]
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return iter(ports)

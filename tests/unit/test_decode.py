@@ -1,0 +1,159 @@
+"""What sinks wrote, read back; and octets that nobody should have written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter._pb import flow_pb2
+from exporter.batch.batch import FlowBatch
+from exporter.batch.record import WITH_ICMP, WITH_PORTS, FlowRecord, records
+from exporter.decode import decode, decode_json, decode_record, decode_records
+from exporter.errors import DecodeError
+from exporter.sinks.encodings.jsonl import netobserv, otel
+from exporter.sinks.encodings.pbflow import encode, parts
+from tests.strategies import batches
+
+KEYS = ("SrcAddr", "DstAddr", "Proto", "Interfaces", "IfDirections", "Etype", "network", "flow",
+        "observer", "source", "destination", "time", "iana_number", "address", "start", "interfaces",
+        "packets", "type", "vlan", "sampling")  # fmt: skip
+
+
+def carried(record: FlowRecord) -> FlowRecord:
+    """What pbflow carries of a record."""
+    return replace(
+        record,
+        vlan_id=0, inner_vlan_id=0, octets_l3=0, end_reason=0, agent_name="",
+        tcp_control_bits=record.tcp_control_bits & 0xFF,
+        source_port=0 if record.ip_protocol in WITH_ICMP else record.source_port,
+        points=tuple(point._replace(ifindex=0, netns="") for point in record.points),
+    )  # fmt: skip
+
+
+@given(batches(max_rows=4))
+@settings(max_examples=40)
+def test_what_was_encoded_is_decoded(batch: FlowBatch) -> None:
+    """Framed and alone, all fields that pbflow carries."""
+    for message in encode(batch, 100, 1 << 20):
+        expected = [carried(record) for record in records(message.rows)]
+        assert decode(message.payload) == decode_records(message.payload) == expected
+    for part, encoder in parts(batch, framed=False):
+        octets, size = encoder.encode(part), encoder.octets
+        cut = [octets[at : at + size] for at in range(0, len(octets), size)]
+        assert [decode_record(one) for one in cut] == [carried(record) for record in records(part)]
+        assert [decode(one) for one in cut] == [[carried(record)] for record in records(part)]
+
+
+@given(batches(max_rows=4))
+@settings(max_examples=40)
+def test_json_is_decoded(batch: FlowBatch) -> None:
+    """Both schemas, all that each carries."""
+    for record in records(batch):
+        whole = decode_json(orjson.dumps(otel(record)))
+        assert whole == replace(
+            record,
+            tcp_flag_sets=0,
+            tcp_control_bits=record.tcp_control_bits if record.ip_protocol == 6 else 0,
+            source_port=record.source_port if record.ip_protocol in WITH_PORTS else 0,
+            destination_port=_port(record),
+        )
+        flat = decode_json(orjson.dumps(netobserv(record)))
+        tcp = record.ip_protocol == 6
+        assert flat == replace(
+            carried(record),
+            time_flow_start_ns=record.time_flow_start_ns // 10**6 * 10**6,
+            time_flow_end_ns=record.time_flow_end_ns // 10**6 * 10**6,
+            tcp_control_bits=record.tcp_control_bits & 0xFF if tcp else 0,
+            tcp_flag_sets=record.tcp_flag_sets if tcp else 0,
+            source_port=record.source_port if record.ip_protocol in WITH_PORTS else 0,
+            destination_port=_port(record),
+            direction=record.points[0].direction if record.points else 0,
+            duplicate=False,
+        )
+
+
+def _port(record: FlowRecord) -> int:
+    known = record.ip_protocol in WITH_PORTS | WITH_ICMP
+    return record.destination_port if known else 0
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=3),
+        lambda inner: st.dictionaries(st.sampled_from(KEYS), inner) | st.lists(inner, max_size=3),
+    )
+)
+def test_any_json(value: object) -> None:
+    """Objects with our keys and any values: one clear error."""
+    with pytest.raises(DecodeError) as found:
+        decode_json(orjson.dumps(value))
+    assert "\n" not in str(found.value)
+
+
+@given(st.binary(max_size=200))
+def test_any_octets(octets: bytes) -> None:
+    """Records, or one clear error; never anything else."""
+    for function in (decode, decode_record, decode_records, decode_json):
+        try:
+            function(octets)
+        except DecodeError as err:
+            assert "\n" not in str(err)
+
+
+@given(batches(max_rows=2), st.data())
+@settings(max_examples=60)
+def test_damaged_octets(batch: FlowBatch, data: st.DataObject) -> None:
+    """Cut short, or with an octet changed."""
+    for message in encode(batch, 100, 1 << 20):
+        damaged = bytearray(message.payload[: data.draw(st.integers(1, len(message.payload)))])
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        try:
+            decode(bytes(damaged))
+        except DecodeError as err:
+            assert "\n" not in str(err)
+
+
+def valid() -> flow_pb2.Record:
+    """A record that can be decoded."""
+    record = flow_pb2.Record(eth_protocol=0x86DD, network={"src_addr": {"ipv6": bytes(16)},
+                             "dst_addr": {"ipv6": bytes(16)}})  # fmt: skip
+    record.transport.protocol = 6
+    return record
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.network.src_addr.__setattr__("ipv6", b"short"), "src_addr of 5 octets"),
+        (lambda r: r.network.dst_addr.Clear(), "dst_addr of 0 octets"),
+        (lambda r: r.ClearField("network"), "without network or transport"),
+        (lambda r: r.ClearField("transport"), "without network or transport"),
+        (lambda r: r.__setattr__("eth_protocol", 0x0806), "neither IPv4 nor IPv6"),
+        (lambda r: r.transport.__setattr__("src_port", 65536), "src_port 65536 is not within"),
+        (lambda r: r.transport.__setattr__("protocol", 256), "protocol 256"),
+        (lambda r: r.time_flow_end.__setattr__("nanos", -1), "time_flow_end.nanos -1"),
+        (lambda r: r.time_flow_start.__setattr__("seconds", 1 << 62), "time_flow_start.seconds"),
+        (lambda r: r.data_link.__setattr__("src_mac", 1 << 48), "src_mac"),
+        (lambda r: r.network.__setattr__("dscp", 64), "dscp 64"),
+    ],
+)
+def test_values_that_cannot_be(change: object, message: str) -> None:
+    """Each is named."""
+    record = valid()
+    assert decode_record(record.SerializeToString()).source == "::"
+    assert callable(change)
+    change(record)
+    with pytest.raises(DecodeError, match=message):
+        decode_record(record.SerializeToString())
+
+
+def test_what_netobserv_says() -> None:
+    """Its agents report 3, both directions, for an interface; unknown fields are skipped."""
+    record = valid()
+    record.dup_list.add(interface="eth0").direction = 3  # type: ignore[assignment]
+    octets = record.SerializeToString() + b"\xf8\x7f\x01"
+    assert decode_record(octets).points[0][:3] == ("eth0", 0, 1)
