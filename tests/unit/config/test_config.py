@@ -214,7 +214,7 @@ def test_unknown_keys(write: Any, yaml_text: str, expected: str) -> None:
         ("log_level: loud", "log_level: input should be"),
         ("sinks: 5", "sinks: input should be a valid tuple"),
         ("sinks: [5]", "sinks[0]: input should be a valid dictionary"),
-        ("sinks: [{type: kafka}]", "sinks[0]: input tag 'kafka'"),
+        ("sinks: [{type: pigeon}]", "sinks[0]: input tag 'pigeon'"),
         ("sinks: [{target: 'h:1'}]", "sinks[0]: unable to extract tag using discriminator 'type'"),
         ("sinks: [{type: grpc}]", "sinks[0].target: field required"),
         ("sinks: [{type: grpc, target: h}]", "sinks[0].target: 'h' is not HOST:PORT"),
