@@ -134,6 +134,9 @@ class HttpClient:
         connection.request("POST", self._destination.path, payload, headers)
         response = connection.getresponse()
         body = response.read(_LARGEST)
+        if self._expired or self._closed or (response.length and len(body) < _LARGEST):
+            # Broken off: the library takes the end of the connection for the end of the answer.
+            raise http.client.IncompleteRead(body)
         if response.read(1) or response.will_close:
             self._disconnect()
         if 200 <= response.status < 300:
