@@ -26,6 +26,7 @@ from exporter.enrich.observer import AgentConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
 from exporter.sinks.credentials import TlsConfig
+from exporter.sinks.otlp.config import FlowMetricsConfig
 from exporter.sinks.table import CONFIGS
 from exporter.telemetry import PREFIX, Metrics, Reading
 
@@ -40,6 +41,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("metrics", "metrics.", MetricsConfig),
     ("sinks[]: all types", "", DeliveryConfig),
     *((f"sinks[]: type {c.model_fields['type'].default}", "", c) for c in CONFIGS),
+    ("sinks[].metrics (otlp)", "metrics.", FlowMetricsConfig),
     ("sinks[].tls", "tls.", TlsConfig),
     ("sinks[].queue", "queue.", QueueConfig),
     ("sinks[].retry", "retry.", RetryConfig),
@@ -125,6 +127,8 @@ def _code(text: str) -> str:
 
 
 def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return ""
     if field.default is PydanticUndefined:
         return "(needed)"
     value: Any = field.default

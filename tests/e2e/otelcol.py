@@ -51,6 +51,8 @@ class Otelcol:
         directory: For its files.
         netns: Where it runs; here if ``None``.
         receivers: Name of each -> settings for both of its protocols, as the Collector has them.
+        extensions: Likewise.
+        exporter: ``file``, or ``debug``, which only counts.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Otelcol:
         netns: Netns | None = None,
         receivers: Mapping[str, Mapping[str, Any]] | None = None,
         extensions: Mapping[str, Any] | None = None,
+        exporter: str = "file",
     ) -> None:
         receivers = {"plain": {}} if receivers is None else receivers
         ports = iter(_free_ports(2 * len(receivers)))
@@ -67,6 +70,7 @@ class Otelcol:
         self._output.touch()
         self._log = directory / "otelcol.log"
         config = directory / "otelcol.yaml"
+        self._exporter = exporter
         config.write_text(yaml.safe_dump(self._config(receivers, extensions or {})))
         command = [str(binary()), "--config", str(config)]
         self._command = netns.command(*command) if netns else command
@@ -138,11 +142,14 @@ class Otelcol:
                 for protocol in ("grpc", "http")
             }
             listening[f"otlp/{name}"] = {"protocols": protocols}
-        pipeline = {"receivers": list(listening), "exporters": ["file"]}
+        pipeline = {"receivers": list(listening), "exporters": [self._exporter]}
         return {
             "receivers": listening,
             # With rotation it writes at once: without, what it has answered is lost with it.
-            "exporters": {"file": {"path": str(self._output), "rotation": {"max_megabytes": 4000}}},
+            "exporters": {
+                "debug": {},
+                "file": {"path": str(self._output), "rotation": {"max_megabytes": 4000}},
+            },
             "extensions": dict(extensions),
             "service": {
                 "extensions": list(extensions),

@@ -6,6 +6,8 @@ Source: RFC 5952 (IPv6; the first of the longest runs of two or more zero groups
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,12 +26,25 @@ def _words(texts: list[str]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     return cells, masks.view(np.uint32)
 
 
-#: ``0.`` to ``255.``, then without the dot.
-_OCTETS, _OCTET_MASKS = _words([f"{n}." for n in range(256)] + [str(n) for n in range(256)])
-#: ``0`` to ``ffff``.
-_HEX, _HEX_MASKS = _words([f"{n:x}" for n in range(1 << 16)])
-#: ``00`` to ``ff``.
-_HEX_PAIRS = np.array([f"{n:02x}".encode() for n in range(256)], "S2").view(np.uint16)
+# Made when they are first needed: 20 ms that an agent without such a sink has no use for.
+
+
+@functools.cache
+def _octets() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """``0.`` to ``255.``, then without the dot."""
+    return _words([f"{n}." for n in range(256)] + [str(n) for n in range(256)])
+
+
+@functools.cache
+def _groups() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """``0`` to ``ffff``."""
+    return _words([f"{n:x}" for n in range(1 << 16)])
+
+
+@functools.cache
+def _hex_pairs() -> NDArray[np.uint16]:
+    """``00`` to ``ff``."""
+    return np.array([f"{n:02x}".encode() for n in range(256)], "S2").view(np.uint16)
 
 
 def ipv4_cells(addresses: NDArray[np.uint8]) -> tuple[Cells, Mask]:
@@ -44,8 +59,8 @@ def ipv4_cells(addresses: NDArray[np.uint8]) -> tuple[Cells, Mask]:
     """
     octets = addresses[:, 12:].astype(np.intp)
     octets[:, 3] += 256
-    cells = _OCTETS.take(octets).view(np.uint8)
-    return cells, _OCTET_MASKS.take(octets).view(np.bool_)
+    texts, masks = _octets()
+    return texts.take(octets).view(np.uint8), masks.take(octets).view(np.bool_)
 
 
 def ipv6_cells(addresses: NDArray[np.uint8]) -> tuple[Cells, Mask]:
@@ -63,8 +78,9 @@ def ipv6_cells(addresses: NDArray[np.uint8]) -> tuple[Cells, Mask]:
     inside, start = _zeros(groups)
     cells = np.full((rows, _GROUPS, 7), _COLON, np.uint8)
     mask = np.empty((rows, _GROUPS, 7), np.bool_)
-    cells[:, :, 3:] = _HEX.take(groups).view(np.uint8).reshape(rows, _GROUPS, 4)
-    digits = _HEX_MASKS.take(groups).view(np.bool_).reshape(rows, _GROUPS, 4)
+    texts, masks = _groups()
+    cells[:, :, 3:] = texts.take(groups).view(np.uint8).reshape(rows, _GROUPS, 4)
+    digits = masks.take(groups).view(np.bool_).reshape(rows, _GROUPS, 4)
     mask[:, :, 3:] = digits & ~inside[:, :, np.newaxis]
     mask[:, 0, 0] = False
     mask[:, 1:, 0] = ~inside[:, 1:] & ~inside[:, :-1]
@@ -83,7 +99,7 @@ def mac_cells(macs: NDArray[np.uint8]) -> Cells:
         Cells, shape (n, 17); a row has all of them.
     """
     cells = np.full((len(macs), 6, 3), _COLON, np.uint8)
-    cells[:, :, :2] = _HEX_PAIRS.take(macs.astype(np.intp)).view(np.uint8).reshape(-1, 6, 2)
+    cells[:, :, :2] = _hex_pairs().take(macs.astype(np.intp)).view(np.uint8).reshape(-1, 6, 2)
     return cells.reshape(-1, 18)[:, :MAC_CELLS]
 
 

@@ -25,7 +25,8 @@ class FlowMetricsConfig(BaseModel):
 
     Args:
         attributes: What series are told by; see ``exporter.sinks.encodings.series``.
-        temporality: ``cumulative`` since a series began, or ``delta`` since the drain before.
+        temporality: ``cumulative`` since a series began, or ``delta`` since the drain before. Not
+            given, the environment's preference counts.
         limit: Series at most, one of them for what has no room.
         idle: Seconds after which a series that nothing was added to is forgotten.
     """

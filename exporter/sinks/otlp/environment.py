@@ -92,6 +92,24 @@ def destination(config: OtlpConfig, environment: Mapping[str, str]) -> Destinati
     return Destination(protocol, target, path, tls, gzip, headers, timeout)
 
 
+def temporality(
+    config: OtlpConfig, environment: Mapping[str, str]
+) -> Literal["cumulative", "delta"]:
+    """
+    Of sums, if the section does not say.
+
+    Raises:
+        ConfigError: If the variable has another value than the specification's.
+    """
+    name = f"{_PREFIX}METRICS_TEMPORALITY_PREFERENCE"
+    value = environment.get(name, "").strip().lower()
+    if value not in ("", "cumulative", "delta", "lowmemory"):
+        raise ConfigError(f"{name}: there is no {value!r}: use cumulative, delta or lowmemory")
+    if "temporality" in config.metrics.model_fields_set or not value:
+        return config.metrics.temporality
+    return "cumulative" if value == "cumulative" else "delta"
+
+
 def resource(agent: str) -> dict[str, AnyValue]:
     """
     Who reports: what the SDK detects, with ``OTEL_RESOURCE_ATTRIBUTES``, ``OTEL_SERVICE_NAME`` and
@@ -189,9 +207,9 @@ def _headers(variables: _Variables) -> dict[str, str]:
     variable, text = variables.get("HEADERS")
     headers = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, _, value = (unquote(word.strip()) for word in part.partition("="))
+        name, separator, value = (unquote(word.strip()) for word in part.partition("="))
         try:
-            check_header(name, value)
+            check_header(name if separator else "", value)
         except ValueError:
             # Neither is what is wrong shown, nor its cause: it may be a secret.
             raise ConfigError(f"{variable} is not NAME=VALUE,NAME=VALUE") from None

@@ -26,9 +26,9 @@ _TYPE = "application/x-protobuf"
 #: Octets of an answer that are read.
 _LARGEST = 1 << 20
 #: Level 1: half the time of the default for a tenth more octets is not what a node is for.
-_GZIP_LEVEL = 1
+GZIP_LEVEL = 1
 #: ``zlib``'s notation of gzip's header and largest window.
-_GZIP = 31
+GZIP = 31
 #: What a connection that was idle for too long fails with.
 _STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError)
 
@@ -92,7 +92,7 @@ class HttpClient:
             except ConfigError as err:
                 raise SinkError("credentials", str(err), retryable=True) from err
         if self._destination.gzip:
-            payload = zlib.compress(payload, _GZIP_LEVEL, _GZIP)
+            payload = zlib.compress(payload, GZIP_LEVEL, GZIP)
             headers["content-encoding"] = "gzip"
         # A socket's own timeout is for each octet that comes: this one is for all of it.
         watchdog = threading.Timer(timeout, self._expire)
@@ -134,6 +134,9 @@ class HttpClient:
         connection.request("POST", self._destination.path, payload, headers)
         response = connection.getresponse()
         body = response.read(_LARGEST)
+        if self._expired or self._closed or (response.length and len(body) < _LARGEST):
+            # Broken off: the library takes the end of the connection for the end of the answer.
+            raise http.client.IncompleteRead(body)
         if response.read(1) or response.will_close:
             self._disconnect()
         if 200 <= response.status < 300:

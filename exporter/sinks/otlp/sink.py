@@ -16,7 +16,7 @@ from exporter.sinks.otlp.answer import check_partial_success
 from exporter.sinks.otlp.config import OtlpConfig
 from exporter.sinks.otlp.deliver import Client, Headers
 from exporter.sinks.otlp.encode import Envelope, Limits, encode_logs
-from exporter.sinks.otlp.environment import Destination, destination, resource
+from exporter.sinks.otlp.environment import Destination, destination, resource, temporality
 from exporter.sinks.otlp.grpc import METHODS, GrpcClient
 from exporter.sinks.otlp.http import HttpClient
 from exporter.sinks.otlp.metrics import SCOPES, MetricsEncoder, Points
@@ -43,7 +43,10 @@ class OtlpSink:
         self._limits = Limits(config.max_flows, config.max_octets)
         self._destination = destination(config, environment)
         self._client = _client(config, self._destination)
-        self._metrics = MetricsEncoder(config.metrics, config.schema_name, self._limits)
+        metrics = config.metrics.model_copy(
+            update={"temporality": temporality(config, environment)}
+        )
+        self._metrics = MetricsEncoder(metrics, config.schema_name, self._limits)
         self._observer: Observer | None = None
         self._envelope = Envelope({})
 

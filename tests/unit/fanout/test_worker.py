@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 
 from exporter.batch.batch import FlowBatch, Totals
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, SinkError
 from exporter.fanout.config import QueueConfig, RetryConfig
 from exporter.fanout.contract import Message, Sink
 from exporter.fanout.queue import BatchQueue
@@ -290,3 +290,22 @@ def test_a_sink_that_cannot_open_starts_no_thread() -> None:
     with pytest.raises(ConfigError, match="no such file"):
         SinkWorker(Wrong(), BatchQueue(QueueConfig()), QUICK).start()
     assert threading.active_count() == before
+
+
+def test_a_message_that_is_taken_in_part() -> None:
+    """So many rows as the destination refused are dropped, the others delivered, none again."""
+
+    class Picky(RecordingSink):
+        def deliver(self, message: Message, timeout: float) -> None:
+            super().deliver(message, timeout)
+            raise SinkError("rejected", "3 of 10", retryable=False, rows=3)
+
+    sink = Picky(rows_per_message=10)
+    with running(sink) as (worker, queue):
+        queue.put(some(20))
+        assert queue.wait_empty(10)
+        assert not worker.healthy
+    counts = queue.counts()
+    assert counts.dropped == {"rejected": Totals(6, 1 + 2 + 3 + 11 + 12 + 13, 6 * 1540)}
+    assert counts.delivered.flows == 14
+    assert sink.attempts == 2
