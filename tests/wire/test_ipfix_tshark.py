@@ -1,4 +1,4 @@
-"""tshark's reading of what is sent: every element of every record, and nothing to complain about."""
+"""tshark's reading of what is sent: every element of every record, and no complaint."""
 
 from __future__ import annotations
 
@@ -135,9 +135,9 @@ def capture_of_stream(batch: FlowBatch, path: Path, time: str) -> None:
             made.deliver(message, 5)
         wait_until(lambda: len(collector.flows()) == len(batch), "all is read")
         (octets,) = collector.connections()
-    ends = {"src": "127.0.0.1", "dst": "127.0.0.2"}
+    head = IP(src="127.0.0.1", dst="127.0.0.2")
     frames = [
-        IP(**ends) / TCP(sport=40_000, dport=4739, flags="A", seq=1 + at) / octets[at : at + 1460]
+        head / TCP(sport=40_000, dport=4739, flags="A", seq=1 + at) / octets[at : at + 1460]
         for at in range(0, len(octets), 1460)
     ]
     wrpcap(str(path), frames)
