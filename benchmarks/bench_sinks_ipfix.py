@@ -27,8 +27,9 @@ FLOWS = 100_000
 RUNS = 9
 #: Variant -> its options. 1472 octets are an Ethernet frame's.
 VARIANTS: dict[str, dict[str, object]] = {
-    "udp, 1472 octets": {"transport": "udp", "max_octets": 1472},
-    "udp, 8972 octets": {"transport": "udp", "max_octets": 8972},
+    "udp, 1472 octets": {"transport": "udp", "max_octets": 1472, "pace": 0},
+    "udp, 1472 octets, 20 MB/s": {"transport": "udp", "max_octets": 1472},
+    "udp, 8972 octets": {"transport": "udp", "max_octets": 8972, "pace": 0},
     "tcp": {"transport": "tcp"},
 }
 _READER = """

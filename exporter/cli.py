@@ -368,7 +368,8 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--sink",
         action="append",
         metavar="SINK",
-        help="stdout (default), null, grpc://, ipfix+udp:// or ipfix+tcp://HOST:PORT; may be repeated",
+        help="stdout (default), null, or grpc://, ipfix+udp://, ipfix+tcp:// and HOST:PORT; "
+        "may be repeated",
     )
     add(
         "--pin",
