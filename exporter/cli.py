@@ -374,6 +374,8 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="SINK",
         help="stdout (default), null, grpc://HOST:PORT or kafka://HOST:PORT/TOPIC; may be repeated",
+        help="stdout (default), null, or grpc://, ipfix+udp://, ipfix+tcp:// and HOST:PORT; "
+        "may be repeated",
     )
     add(
         "--pin",

@@ -17,6 +17,12 @@ from exporter.quantities import join_host_port
 log = logging.getLogger(__name__)
 
 _EXPORTS = ("grpc", "kafka", "ipfix+udp", "ipfix+tcp", "direct-flp")
+#: EXPORT -> what it says of the sink's section.
+_KINDS: dict[str, dict[str, Any]] = {
+    "grpc": {"type": "grpc"},
+    "ipfix+udp": {"type": "ipfix", "transport": "udp"},
+    "ipfix+tcp": {"type": "ipfix", "transport": "tcp"},
+}
 _MARKERS = ("TARGET_HOST", "FLOWS_TARGET_HOST", "KAFKA_BROKERS", "EXPORT")
 _TRUE = ("1", "t", "true")
 #: KAFKA_SASL_TYPE in lower case -> what Kafka calls it.
@@ -96,12 +102,17 @@ def _sink(environment: Mapping[str, str]) -> dict[str, Any]:
         return _kafka(environment)
     if export != "grpc":
         raise ConfigError(f"EXPORT={export}: this version exports by grpc and kafka only")
+    kind = _KINDS.get(export)
+    if kind is None:
+        raise ConfigError(f"EXPORT={export}: this version exports by {', '.join(_KINDS)} only")
     host = environment.get("TARGET_HOST") or environment.get("FLOWS_TARGET_HOST")
     port = environment.get("TARGET_PORT") or environment.get("FLOWS_TARGET_PORT")
     if not host or not port:
-        raise ConfigError("EXPORT=grpc needs TARGET_HOST and TARGET_PORT")
-    target = join_host_port(host, port)
-    sink: dict[str, Any] = {"type": "grpc", "target": target}
+        raise ConfigError(f"EXPORT={export} needs TARGET_HOST and TARGET_PORT")
+    sink: dict[str, Any] = {**kind, "target": join_host_port(host, port)}
+    if export != "grpc":
+        # NetObserv's agent exports IPFIX in plain text, whatever TARGET_TLS_... are set to.
+        return sink
     if environment.get("GRPC_MESSAGE_MAX_FLOWS"):
         sink["max_flows"] = environment["GRPC_MESSAGE_MAX_FLOWS"]
     tls = _tls(environment, "TARGET_TLS")

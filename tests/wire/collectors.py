@@ -147,7 +147,7 @@ class Nfacctd:
             f"plugins: print[it]\naggregate[it]: {aggregate}\nprint_output[it]: json\n"
             f"print_output_file[it]: {self._kept}\nprint_refresh_time[it]: 1\n"
             f"aggregate_primitives: {primitives}\ntimestamps_utc: true\n"
-            "print_output_file_append: true\nplugin_pipe_size: 8388608\nplugin_buffer_size: 8192\n"
+            "print_output_file_append: true\nplugin_pipe_size: 8388608\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -159,6 +159,8 @@ class Nfacctd:
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         _listens(self._log, "waiting for NetFlow/IPFIX data", self._process)
+        # Its plugin is another process, which loses what comes before it is ready.
+        _listens(self._log, "setting object handlers", self._process)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -31,9 +31,10 @@ class IpfixConfig(DeliveryConfig):
         max_octets: Octets of a message at most. If absent, over UDP what the path to the collector
             takes, a jumbo frame's 9000 at most; 65535 over TCP.
         max_flows: Records that are handed over, and over TCP repeated, at once.
-        pace: Octets per second over UDP at most; 0 for as fast as the host can. A collector whose
-            buffer a drain's burst overflows loses records, and nobody can tell but by their
-            sequence numbers.
+        pace: Octets per second over UDP at most, headers of UDP and IP left out; 0 for as fast as
+            the host can. A collector whose buffer a drain's burst overflows loses records, and
+            nobody can tell but by their sequence numbers: nfcapd with Debian's default buffer got
+            82,870 of 100,000 records at full speed, and all of them at 20 MB/s.
         time: Which elements carry a flow's start and end. Few collectors read nanoseconds.
     """
 
@@ -45,7 +46,7 @@ class IpfixConfig(DeliveryConfig):
     template_interval: Seconds = Field(60.0, gt=0, le=86_400)
     max_octets: Octets | None = Field(None, ge=512, le=LONGEST)
     max_flows: int = Field(10_000, ge=1)
-    pace: Octets = Field(0, ge=0)
+    pace: Octets = Field(20_000_000, ge=0)
     time: Literal["milliseconds", "nanoseconds"] = "milliseconds"
 
     @field_validator("target")

@@ -104,7 +104,6 @@ class DatagramTransport:
                 struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6)),
             )
             self._session = Session(domain, self._templates, self._config.template_interval)
-            self._limit = self._longest(self._socket)
             self._announce(self._socket, self._session, flows)
             _await_refusal(self._socket)
         else:
@@ -112,6 +111,8 @@ class DatagramTransport:
         return self._socket, self._session
 
     def _announce(self, link: socket.socket, session: Session, flows: Flows) -> None:
+        # A path that took less for a while may take more again.
+        self._limit = self._longest(link)
         for octets, _ in session.due(flows, self._limit):
             self._wait_for_pace(len(octets))
             link.send(octets)

@@ -12,6 +12,7 @@ from exporter.config import Config, load
 from exporter.errors import ConfigError
 from exporter.netobserv import translate
 from exporter.sinks.grpc.config import GrpcConfig
+from exporter.sinks.ipfix.config import IpfixConfig
 
 TARGET = {"TARGET_HOST": "collector", "TARGET_PORT": "9999"}
 
@@ -78,6 +79,14 @@ def test_the_target_is_the_only_sink() -> None:
     assert loaded().sinks == (GrpcConfig(target="collector:9999"),)
 
 
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_ipfix(transport: str) -> None:
+    """IPFIX goes to the same target, in plain text as NetObserv's does."""
+    config = loaded(EXPORT=f"ipfix+{transport}", TARGET_TLS_CA_CERT_PATH="/ca.pem")
+    section = {"target": "collector:9999", "transport": transport}
+    assert config.sinks == (IpfixConfig.model_validate(section),)
+
+
 def test_mutual_tls() -> None:
     """Certificate and key beside the authority."""
     config = loaded(
@@ -137,8 +146,11 @@ def test_common_variables_alone_mean_nothing(environment: dict[str, str]) -> Non
     [
         ({"EXPORT": "grpc"}, "EXPORT=grpc needs TARGET_HOST and TARGET_PORT"),
         ({"TARGET_HOST": "h"}, "EXPORT=grpc needs TARGET_HOST and TARGET_PORT"),
-        (TARGET | {"EXPORT": "kafka"}, "EXPORT=kafka: this version exports by grpc only"),
-        ({"EXPORT": "ipfix+udp"}, "EXPORT=ipfix+udp: this version exports by grpc only"),
+        (
+            TARGET | {"EXPORT": "kafka"},
+            "EXPORT=kafka: this version exports by grpc, ipfix+udp, ipfix+tcp only",
+        ),
+        ({"EXPORT": "ipfix+udp"}, "EXPORT=ipfix+udp needs TARGET_HOST and TARGET_PORT"),
         (TARGET | {"TARGET_PORT": "many"}, "'collector:many' has no port"),
         (TARGET | {"SAMPLING": "few"}, "SAMPLING=few is not a number"),
         (TARGET | {"CACHE_MAX_FLOWS": "few"}, "capture.max_flows: input should be a valid integer"),
