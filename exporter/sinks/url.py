@@ -81,11 +81,18 @@ def _prometheus(url: SplitResult) -> dict[str, Any]:
     return {"address": join_host_port(host, port)}
 
 
+def _stdout(url: SplitResult) -> dict[str, Any]:
+    if url.netloc or url.path:
+        raise ValueError("there is only one standard output")
+    return {}
+
+
 #: Scheme, which is the sink's type -> how it is written, and its keys from a URL without options.
 #: The latter raises ValueError.
 SCHEMES: dict[str, tuple[str, Callable[[SplitResult], dict[str, Any]]]] = {
     "grpc": ("grpc://HOST:PORT", _grpc),
     "file": ("file:///DIRECTORY/NAME.jsonl or .parquet", _file),
     "prometheus": ("prometheus://HOST:PORT, or prometheus:// at metrics.address", _prometheus),
+    "stdout": ("stdout://?format=keyvalue", _stdout),
 }
 KNOWN = ("stdout", "null", *(form for form, _ in SCHEMES.values()))
