@@ -27,6 +27,7 @@ from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
 from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.otlp.config import FlowMetricsConfig
+from exporter.sinks.file.config import KeepConfig, RotateConfig
 from exporter.sinks.table import CONFIGS
 from exporter.telemetry import PREFIX, Metrics, Reading
 
@@ -43,6 +44,8 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     *((f"sinks[]: type {c.model_fields['type'].default}", "", c) for c in CONFIGS),
     ("sinks[].metrics (otlp)", "metrics.", FlowMetricsConfig),
     ("sinks[].tls", "tls.", TlsConfig),
+    ("sinks[].rotate (file)", "rotate.", RotateConfig),
+    ("sinks[].keep (file)", "keep.", KeepConfig),
     ("sinks[].queue", "queue.", QueueConfig),
     ("sinks[].retry", "retry.", RetryConfig),
 )
@@ -107,6 +110,8 @@ def metrics_page() -> str:
         dedupe_evictions=0,
         sink_retries={"stdout": 0},
         sink_healthy={"stdout": True},
+        flow_series={"prometheus": 1},
+        flow_series_forgotten={"prometheus": 0},
     )
     lines = [
         _MADE,

@@ -253,6 +253,11 @@ class RotatingFile:
             self._problem = failure(err, Path(err.filename or full.path))
             self._complain(self._problem)
             return False
+        except Exception:
+            # A mistake here must not end the thread that all later files need.
+            log.exception("sink %s: cannot finish %s", self._name, full.path)
+            self._problem = SinkError("internal", f"cannot finish {full.path}", retryable=True)
+            return False
         with self._changed:
             self._problem = None
             self._waiting.popleft()

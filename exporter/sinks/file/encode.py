@@ -12,7 +12,7 @@ from exporter.sinks.encodings import jsonl
 from exporter.sinks.file.config import FileConfig
 
 #: Records in one message: some MB, so that what has to be taken back on a full disk is little.
-_ROWS = {"jsonl": 8192, "parquet": 65_536}
+_ROWS = {"jsonl": 8192, "parquet": 16_384}
 
 
 class Encoder(Protocol):

@@ -298,6 +298,51 @@ def test_a_directory_that_cannot_be_made(
     assert everything(tmp_path / "file") == list(range(1000, 1010))
 
 
+def test_no_time_to_finish(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An agent that is stopped does not wait for long; the next start finishes the file."""
+    sink = opened(tmp_path / "flows.parquet")
+    deliver(sink, 1000)
+    monkeypatch.setattr("exporter.sinks.file.deliver._LAST", -1.0)
+    sink.close()
+    assert "the next start will" in caplog.text
+    assert everything(tmp_path) == []
+    monkeypatch.undo()
+    opened(tmp_path / "flows.parquet").close()
+    assert everything(tmp_path) == list(range(1000, 1010))
+
+
+def test_a_mistake_does_not_end_it(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What cannot be finished for a reason that nobody thought of is tried again."""
+    monkeypatch.setattr("exporter.sinks.file.deliver._AGAIN", 0.05)
+    sink = opened(tmp_path / "flows.parquet", rotate={"octets": 1})
+    with monkeypatch.context() as broken:
+        broken.setattr("exporter.sinks.file.finish._publish", None)
+        deliver(sink, 1000, 2000)
+        until(lambda: "cannot finish" in caplog.text)
+    until(partial(_has_finished, tmp_path, 1))
+    sink.close()
+    assert everything(tmp_path) == [*range(1000, 1010), *range(2000, 2010)]
+
+
+@pytest.mark.parametrize(("fsync", "expected"), [("never", 0), ("rotate", 0), ("message", 3)])
+def test_forced_to_the_disk(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, fsync: str, expected: int
+) -> None:
+    """With ``message``, each before it counts as delivered."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_size))
+    sink = opened(tmp_path / "flows.jsonl", fsync=fsync)
+    for number in range(1, 4):
+        deliver(sink, 1000 * number)
+        if expected:
+            assert synced[number - 1 :] == [(tmp_path / "flows.jsonl").stat().st_size]
+    assert len(synced) == expected
+
+
 def test_closed(tmp_path: Path, opened: Open) -> None:
     """Closing again, or before opening, is fine; delivering fails then."""
     FileSink("file", FileConfig(path=tmp_path / "x.jsonl")).close()
@@ -333,6 +378,7 @@ def test_urls() -> None:
     }
     with pytest.raises(ConfigError, match="three slashes"):
         parse_sink("file://d/flows.jsonl")
+    assert parse_sink("stdout://?format=json") == {"type": "stdout", "format": "json"}
 
 
 def test_without_pyarrow(tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
