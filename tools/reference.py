@@ -26,6 +26,7 @@ from exporter.enrich.observer import AgentConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
 from exporter.sinks.credentials import TlsConfig
+from exporter.sinks.kafka.config import SaslConfig
 from exporter.sinks.table import CONFIGS
 from exporter.telemetry import PREFIX, Metrics, Reading
 
@@ -41,6 +42,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("sinks[]: all types", "", DeliveryConfig),
     *((f"sinks[]: type {c.model_fields['type'].default}", "", c) for c in CONFIGS),
     ("sinks[].tls", "tls.", TlsConfig),
+    ("sinks[].sasl (kafka)", "sasl.", SaslConfig),
     ("sinks[].queue", "queue.", QueueConfig),
     ("sinks[].retry", "retry.", RetryConfig),
 )

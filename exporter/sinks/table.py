@@ -19,7 +19,9 @@ from exporter.sinks.null import NullConfig, NullSink
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.stdout.sink import make as make_stdout
 
-SinkConfig = Annotated[GrpcConfig | KafkaConfig | StdoutConfig | NullConfig, Field(discriminator="type")]
+SinkConfig = Annotated[
+    GrpcConfig | KafkaConfig | StdoutConfig | NullConfig, Field(discriminator="type")
+]
 
 #: Every kind, for error messages and the reference.
 CONFIGS: tuple[type[BaseModel], ...] = (StdoutConfig, GrpcConfig, KafkaConfig, NullConfig)

@@ -55,6 +55,10 @@ class Authority:
 
     def _openssl(self, *arguments: str) -> None:
         done = subprocess.run(
-            ["openssl", *arguments], capture_output=True, text=True, cwd=self._directory, check=False
+            ["openssl", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=self._directory,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
