@@ -296,7 +296,9 @@ def parser() -> argparse.ArgumentParser:
     _add_config_flag(unpin)
 
     cli_consume.add_arguments(
-        _command(commands, "consume", cli_consume.run, "print, filter and sum what is on a Kafka topic")
+        _command(
+            commands, "consume", cli_consume.run, "print, filter and sum what is on a Kafka topic"
+        )
     )
 
     doctor = _command(commands, "doctor", _doctor, "what this host can do")

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 
 #: What flows can be summed by.
-SUM_BY = ("source", "destination", "source_port", "destination_port", "protocol", "interface", "agent")
+SUM_BY = (
+    "source",
+    "destination",
+    "source_port",
+    "destination_port",
+    "protocol",
+    "interface",
+    "agent",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,22 +26,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--until-end", action="store_true", help="stop at what is there now")
     add("--idle", metavar="TIME", help="stop when nothing has come for so long")
     add("--count", type=int, metavar="N", help="stop after N flows that the filters let pass")
-    for name, what in (("ip", "either end"), ("from-ip", "the source"), ("to-ip", "the destination")):
+    for name, what in (
+        ("ip", "either end"),
+        ("from-ip", "the source"),
+        ("to-ip", "the destination"),
+    ):
         add(f"--{name}", metavar="CIDR", help=f"flows with {what} in it")
-    for name, what in (("port", "either"), ("from-port", "the source"), ("to-port", "the destination")):
+    for name, what in (
+        ("port", "either"),
+        ("from-port", "the source"),
+        ("to-port", "the destination"),
+    ):
         add(f"--{name}", type=int, metavar="N", help=f"flows with {what} port N")
     add("--protocol", metavar="NAME", help="tcp, udp, icmp, ... or a number")
     add("--interface", metavar="NAME", help="flows seen at it")
-    add("--sum", metavar="LIST", help=f"print sums instead, by {', '.join(SUM_BY)}; most octets first")
+    add(
+        "--sum",
+        metavar="LIST",
+        help=f"print sums instead, by {', '.join(SUM_BY)}; most octets first",
+    )
     add("--json", action="store_true", help="JSON, also on a terminal")
-    add("--schema", choices=("netobserv", "otel"), default="netobserv", help="keys; default: netobserv")
+    add(
+        "--schema",
+        choices=("netobserv", "otel"),
+        default="netobserv",
+        help="keys; default: netobserv",
+    )
     for name in ("ca", "certificate", "key"):
         add(f"--tls-{name}", type=Path, metavar="FILE", help=f"PEM file of the {name}")
     add("--tls", action="store_true", help="TLS with the system's authorities")
     add("--sasl-mechanism", default="SCRAM-SHA-512", help="default: SCRAM-SHA-512")
     add("--sasl-username", metavar="NAME", help="authenticate as NAME")
     add("--sasl-password-file", type=Path, metavar="FILE", help="the file that holds the password")
-
 
 
 def run(parsed: argparse.Namespace) -> int:

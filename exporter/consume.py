@@ -11,8 +11,8 @@ import argparse
 import ipaddress
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ import orjson
 from exporter.batch.record import FlowRecord
 from exporter.decode import decode
 from exporter.errors import ConfigError, DecodeError, ExporterError
+from exporter.fanout.config import RetryConfig
 from exporter.quantities import duration
 from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.encodings.jsonl import PROTOCOLS, SHAPES, protocol_name
@@ -28,6 +29,8 @@ from exporter.sinks.kafka.config import KafkaConfig, SaslConfig
 from exporter.sinks.stdout.table import count_text, end_text
 
 DONE, FAILED = 0, 1
+#: Somebody waits at the terminal.
+_RETRY = RetryConfig(timeout=5)
 #: How soon an idle topic is looked at again, in seconds.
 _LOOK = 0.2
 
@@ -54,6 +57,7 @@ class Account:
     unreadable: int = 0
 
     def add(self, record: FlowRecord) -> None:
+        """One more flow."""
         self.flows += 1
         self.packets += record.packets
         self.octets += record.octets_l2
@@ -61,29 +65,21 @@ class Account:
 
 def run(parsed: argparse.Namespace) -> int:
     """Read until told to stop. Returns the exit code: 1 if a message could not be read."""
-    wanted, fields = _filter(parsed), _fields(parsed.sum)
-    account, sums = Account(), Counter[tuple[str, ...]]()
+    fields = _fields(parsed.sum)
+    account, sums = Account(), dict[tuple[str, ...], Account]()
     shown = Shown(parsed)
-    details: dict[tuple[str, ...], Account] = {}
-    try:
-        for value in _values(parsed):
-            for record in _records(value, account):
-                if not wanted(record):
-                    account.filtered += 1
-                    continue
-                account.add(record)
-                if fields:
-                    key = tuple(FIELDS[field](record) for field in fields)
-                    details.setdefault(key, Account()).add(record)
-                    sums[key] += record.octets_l2
-                else:
-                    shown.flow(record)
-                if parsed.count and account.flows >= parsed.count:
-                    raise _Enough
-    except (_Enough, KeyboardInterrupt):
-        pass
-    for key, _ in sums.most_common():
-        shown.sum(fields, key, details[key])
+    with closing(_flows(parsed, account)) as flows, suppress(KeyboardInterrupt):
+        for record in flows:
+            account.add(record)
+            if fields:
+                key = tuple(FIELDS[field](record) for field in fields)
+                sums.setdefault(key, Account()).add(record)
+            else:
+                shown.flow(record)
+            if account.flows == parsed.count:
+                break
+    for key, sum_ in sorted(sums.items(), key=lambda item: -item[1].octets):
+        shown.sum(fields, key, sum_)
     print(
         f"flows: {account.flows}  packets: {account.packets}  octets: {account.octets}  "
         f"filtered: {account.filtered}  unreadable messages: {account.unreadable}",
@@ -92,8 +88,16 @@ def run(parsed: argparse.Namespace) -> int:
     return FAILED if account.unreadable else DONE
 
 
-class _Enough(Exception):  # noqa: N818 - not an error
-    """As many flows as asked for."""
+def _flows(parsed: argparse.Namespace, account: Account) -> Generator[FlowRecord]:
+    """What the filters let pass; the rest is counted."""
+    wanted = _filter(parsed)
+    with closing(_values(parsed)) as values:
+        for value in values:
+            for record in _records(value, account):
+                if wanted(record):
+                    yield record
+                else:
+                    account.filtered += 1
 
 
 class Shown:
@@ -138,9 +142,8 @@ class Shown:
 def _records(value: bytes | None, account: Account) -> list[FlowRecord]:
     """Of one message; says once what cannot be read."""
     try:
-        if not value:
-            raise DecodeError("a message without a value")
-        return decode(value)
+        # Kafka's way to delete a key is a message without a value.
+        return decode(value or b"")
     except DecodeError as err:
         account.unreadable += 1
         if account.unreadable == 1:
@@ -216,7 +219,9 @@ def _settings(parsed: argparse.Namespace) -> dict[str, Any]:
                 username=parsed.sasl_username,
                 password_file=parsed.sasl_password_file,
             )
-        config = KafkaConfig(brokers=parsed.brokers, topic=parsed.topic, tls=tls, sasl=sasl)
+        config = KafkaConfig(
+            brokers=parsed.brokers, topic=parsed.topic, tls=tls, sasl=sasl, retry=_RETRY
+        )
     except ValidationError as err:
         first = err.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -224,7 +229,7 @@ def _settings(parsed: argparse.Namespace) -> dict[str, Any]:
     return connection(config)
 
 
-def _values(parsed: argparse.Namespace) -> Iterator[bytes | None]:
+def _values(parsed: argparse.Namespace) -> Generator[bytes | None]:
     """Values of messages, of all partitions, until told to stop."""
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError

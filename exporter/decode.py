@@ -47,7 +47,7 @@ def decode(octets: bytes) -> list[FlowRecord]:
     The records of a message, whichever layout it has.
 
     Args:
-        octets: A ``pbflow.Record``, ``pbflow.Records`` or JSON object of either schema, by whomever.
+        octets: A ``pbflow.Record``, ``pbflow.Records`` or JSON object of either schema.
 
     Raises:
         DecodeError: If it is none, or a value cannot be. Nothing else, whatever the octets.
@@ -89,7 +89,9 @@ def _parsed(kind: Any, octets: bytes) -> Any:
         return kind.FromString(octets)
     except NotProtobuf as err:
         name = kind.DESCRIPTOR.full_name
-        raise DecodeError(f"{len(octets)} octets are no {name}: {' '.join(str(err).split())}") from None
+        raise DecodeError(
+            f"{len(octets)} octets are no {name}: {' '.join(str(err).split())}"
+        ) from None
 
 
 def _record(entry: Any) -> FlowRecord:
@@ -100,7 +102,10 @@ def _record(entry: Any) -> FlowRecord:
     protocol = _bounded(entry.transport.protocol, _U8, "protocol")
     destination_port = _bounded(entry.transport.dst_port, _U16, "dst_port")
     if protocol in WITH_ICMP:
-        icmp = (_bounded(entry.icmp_type, _U8, "icmp_type"), _bounded(entry.icmp_code, _U8, "icmp_code"))
+        icmp = (
+            _bounded(entry.icmp_type, _U8, "icmp_type"),
+            _bounded(entry.icmp_code, _U8, "icmp_code"),
+        )
         destination_port = icmp[0] * 256 + icmp[1]
     flags = _bounded(entry.flags, _U16, "flags")
     return FlowRecord(

@@ -28,6 +28,7 @@ from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
 from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.otlp.config import FlowMetricsConfig
 from exporter.sinks.file.config import KeepConfig, RotateConfig
+from exporter.sinks.kafka.config import SaslConfig
 from exporter.sinks.table import CONFIGS
 from exporter.telemetry import PREFIX, Metrics, Reading
 
@@ -46,6 +47,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("sinks[].tls", "tls.", TlsConfig),
     ("sinks[].rotate (file)", "rotate.", RotateConfig),
     ("sinks[].keep (file)", "keep.", KeepConfig),
+    ("sinks[].sasl (kafka)", "sasl.", SaslConfig),
     ("sinks[].queue", "queue.", QueueConfig),
     ("sinks[].retry", "retry.", RetryConfig),
 )

@@ -5,10 +5,10 @@ A real Apache Kafka broker: one node in KRaft mode, as a process, with listeners
 from __future__ import annotations
 
 import itertools
+import runpy
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,9 @@ class Broker:
             pem, key = self.authority.certificate(name, names, expired=expired)
             # PKCS 8 and chain in one file.
             (self.directory / f"{name}.store").write_text(key.read_text() + pem.read_text())
-        listeners = {name: f"{name.upper()}://127.0.0.1:{port}" for name, port in self.ports.items()}
+        listeners = {
+            name: f"{name.upper()}://127.0.0.1:{port}" for name, port in self.ports.items()
+        }
         protocols = {name: kind for name, (kind, _) in LISTENERS.items()}
         lines = [
             _SETTINGS,
@@ -157,7 +159,9 @@ class Broker:
                 if name != "controller"
             ),
             "listener.security.protocol.map="
-            + ",".join(f"{n.upper()}:{p}" for n, p in (protocols | {"controller": "PLAINTEXT"}).items()),
+            + ",".join(
+                f"{n.upper()}:{p}" for n, p in (protocols | {"controller": "PLAINTEXT"}).items()
+            ),
         ]
         for name, (_, certificate) in LISTENERS.items():
             if certificate:
@@ -189,11 +193,10 @@ class Broker:
 
 def _jars() -> str:
     """Where they are; empty if they are not."""
-    code = "import runpy; m = runpy.run_path('tools/fetch-kafka.py'); print(m['cache'](), *(p.rpartition('/')[2] for _, p in m['pins']()))"
-    cache, *names = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=_ROOT
-    ).stdout.split()
-    return cache if all((Path(cache) / name).exists() for name in names) else ""
+    tool = runpy.run_path(str(_ROOT / "tools" / "fetch-kafka.py"))
+    cache: Path = tool["cache"]()
+    names = [path.rpartition("/")[2] for _, path in tool["pins"]()]
+    return str(cache) if all((cache / name).exists() for name in names) else ""
 
 
 def _free_ports() -> Iterator[int]:

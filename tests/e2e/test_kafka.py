@@ -24,7 +24,6 @@ from exporter.sinks.kafka.config import KafkaConfig
 from exporter.sinks.kafka.sink import KafkaSink
 from exporter.testing import Row, make_batch
 from exporter.testing.batch import pack_address
-from tests.e2e.agent import wait_until
 from tests.e2e.broker import Broker
 from tests.e2e.topic import Read, read
 from tests.unit.sinks.test_pbflow import expected

@@ -23,6 +23,7 @@ from exporter.fanout.contract import Message
 from exporter.sinks.kafka.config import KafkaConfig
 from exporter.sinks.kafka.sink import KafkaSink
 from exporter.testing import Row, make_batch
+from tests.e2e import traffic
 from tests.e2e.agent import Agent, wait_until
 from tests.e2e.broker import PASSWORD, USER, Broker
 from tests.e2e.certificates import Authority
@@ -30,7 +31,6 @@ from tests.e2e.net import Network, connect, disconnect
 from tests.e2e.test_exact import ADDRESSES, V4, pair
 from tests.e2e.test_kafka import client, config, decoded, multiset, running, some_flows
 from tests.e2e.topic import read
-from tests.e2e import traffic
 from tests.unit.sinks.test_pbflow import expected
 
 __all__ = ["client"]
@@ -207,7 +207,9 @@ def test_the_reason_names_the_topic(broker: Broker, client: str) -> None:
 )
 def test_nobody_there(broker: Broker, client: str, address: str, expected_reason: str) -> None:
     """A name that is none, and a port where nobody listens."""
-    made = config(broker, "t", client=client, retry=RETRY).model_copy(update={"brokers": (address,)})
+    made = config(broker, "t", client=client, retry=RETRY).model_copy(
+        update={"brokers": (address,)}
+    )
     with opened(made) as sink:
         began = time.monotonic()
         err = reason(sink, message(sink), 1)
@@ -265,8 +267,8 @@ def test_killed_and_restarted_under_traffic(
     broker: Broker, client: str, network: Network, tmp_path: Path
 ) -> None:
     """
-    The whole agent, a broker that is killed with -9 and started again while packets pass: nothing is
-    missing, and what came twice is at most what one message held for each time.
+    The whole agent, a broker that is killed with -9 and started again while packets pass: nothing
+    is missing, and what came twice is at most what one message held for each time.
     """
     topic = broker.topic(partitions=3)
     one, other = pair(network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import orjson
@@ -19,8 +20,8 @@ from exporter.sinks.encodings.pbflow import encode, parts
 from tests.strategies import batches
 
 KEYS = ("SrcAddr", "DstAddr", "Proto", "Interfaces", "IfDirections", "Etype", "network", "flow",
-        "observer", "source", "destination", "time", "iana_number", "address", "start", "interfaces",
-        "packets", "type", "vlan", "sampling")  # fmt: skip
+        "observer", "source", "destination", "time", "iana_number", "address", "start",
+        "interfaces", "packets", "type", "vlan", "sampling")  # fmt: skip
 
 
 def carried(record: FlowRecord) -> FlowRecord:
@@ -94,14 +95,20 @@ def test_any_json(value: object) -> None:
     assert "\n" not in str(found.value)
 
 
+def complaint(function: Callable[[bytes], object], octets: bytes) -> str:
+    """What it says of octets; nothing if they are records."""
+    try:
+        function(octets)
+    except DecodeError as err:
+        return str(err)
+    return ""
+
+
 @given(st.binary(max_size=200))
 def test_any_octets(octets: bytes) -> None:
     """Records, or one clear error; never anything else."""
     for function in (decode, decode_record, decode_records, decode_json):
-        try:
-            function(octets)
-        except DecodeError as err:
-            assert "\n" not in str(err)
+        assert "\n" not in complaint(function, octets)
 
 
 @given(batches(max_rows=2), st.data())
@@ -111,10 +118,7 @@ def test_damaged_octets(batch: FlowBatch, data: st.DataObject) -> None:
     for message in encode(batch, 100, 1 << 20):
         damaged = bytearray(message.payload[: data.draw(st.integers(1, len(message.payload)))])
         damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-        try:
-            decode(bytes(damaged))
-        except DecodeError as err:
-            assert "\n" not in str(err)
+        assert "\n" not in complaint(decode, bytes(damaged))
 
 
 def valid() -> flow_pb2.Record:

@@ -63,7 +63,9 @@ class Complaints:
     def note(self, reason: str, detail: str) -> None:
         """One more. ``reason`` is of REASONS."""
         with self._lock:
-            if not (self._fresh and self._reason) or REASONS.index(reason) >= REASONS.index(self._reason):
+            if not (self._fresh and self._reason) or REASONS.index(reason) >= REASONS.index(
+                self._reason
+            ):
                 self._reason, self._detail, self._fresh = reason, " ".join(detail.split()), True
 
     def error(self, reason: str, detail: str) -> SinkError:

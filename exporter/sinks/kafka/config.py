@@ -95,7 +95,9 @@ class KafkaConfig(DeliveryConfig):
     @classmethod
     def _is_topic(cls, text: str) -> str:
         if not _TOPIC.fullmatch(text) or text in (".", ".."):
-            raise ValueError(f"{text!r} is no topic: letters, digits, '.', '_' and '-', 249 at most")
+            raise ValueError(
+                f"{text!r} is no topic: letters, digits, '.', '_' and '-', 249 at most"
+            )
         return text
 
     @field_validator("tls")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from typing import Any
 
 from exporter.errors import ConfigError, SinkError
@@ -73,7 +74,9 @@ class ConfluentClient:
         topic = listed.topics[self._config.topic]
         if topic.error is not None:
             refused = failure(topic.error.code(), _text(topic.error))
-            self.complaints.note(refused.reason, f"topic {self._config.topic}: {_text(topic.error)}")
+            self.complaints.note(
+                refused.reason, f"topic {self._config.topic}: {_text(topic.error)}"
+            )
             if refused.reason == "topic_missing":
                 self._producer.poll(wait)
                 return 0
@@ -114,7 +117,7 @@ class ConfluentClient:
         if self._refused and self._message is not None:
             # Reports have keys and values: which is which of two that are equal does not matter.
             places: dict[tuple[Any, Any], deque[int]] = defaultdict(deque)
-            keys = self._message.keys or [None] * len(self._message.values)
+            keys: Sequence[bytes | None] = self._message.keys or [None] * len(self._message.values)
             for index, pair in enumerate(zip(keys, self._message.values, strict=True)):
                 places[pair].append(index)
             for key, value, err in self._refused:
@@ -134,18 +137,17 @@ class ConfluentClient:
     def _report(self, err: Any, message: Any) -> None:
         """One value did not arrive."""
         if err is not None:
-            self._refused.append(
-                (message.key(), message.value(), failure(err.code(), _text(err)))
-            )
+            self._refused.append((message.key(), message.value(), failure(err.code(), _text(err))))
 
     def _complain(self, err: Any) -> None:
         """What is wrong with a broker."""
         codes = self._library.KafkaError
+        # An underscore is how the library names what no broker says.
         reasons = {
-            codes._AUTHENTICATION: "authentication",
+            codes._AUTHENTICATION: "authentication",  # noqa: SLF001
             codes.SASL_AUTHENTICATION_FAILED: "authentication",
-            codes._SSL: "tls",
-            codes._RESOLVE: "unresolved",
+            codes._SSL: "tls",  # noqa: SLF001
+            codes._RESOLVE: "unresolved",  # noqa: SLF001
             codes.TOPIC_AUTHORIZATION_FAILED: "authorization",
             codes.CLUSTER_AUTHORIZATION_FAILED: "authorization",
         }

@@ -188,9 +188,13 @@ class KafkaDelivery:
         for err in others.values():
             raise err
         if self._too_large:
-            size = max(len(self._message.values[i]) for i in self._too_large) if self._message else 0
+            size = (
+                max(len(self._message.values[i]) for i in self._too_large) if self._message else 0
+            )
             raise SinkError(
-                "too_large", f"{len(self._too_large)} messages of up to {size} octets", retryable=False
+                "too_large",
+                f"{len(self._too_large)} messages of up to {size} octets",
+                retryable=False,
             )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
@@ -76,7 +77,9 @@ def encode(batch: FlowBatch, config: KafkaConfig) -> Iterator[KafkaMessage]:
             yield _keyed(rows, values)
 
 
-def divide(message: KafkaMessage, rows: slice, config: KafkaConfig) -> Iterator[KafkaMessage]:
+def divide(
+    message: KafkaMessage, rows: NDArray[Any], config: KafkaConfig
+) -> Iterator[KafkaMessage]:
     """Some rows of a message, encoded anew."""
     return encode(message.rows.take(rows), config)
 

@@ -125,7 +125,9 @@ class KafkaPythonClient:
             if future.exception is not None:
                 failed[index] = _failure(future.exception)
             elif not future.is_done:
-                failed[index] = SinkError("unavailable", "the connection was given up", retryable=True)
+                failed[index] = SinkError(
+                    "unavailable", "the connection was given up", retryable=True
+                )
         self._futures = {}
         if failed and self._producer is not None:
             # What a broker refused for good can end an idempotent producer: from then on it fails

@@ -64,7 +64,9 @@ def connect(config: KafkaConfig) -> Client:
     """
     installed = importlib.util.find_spec("confluent_kafka") is not None
     if config.client == "confluent" and not installed:
-        raise ConfigError("client confluent needs confluent-kafka: pip install 'flow-exporter[confluent]'")
+        raise ConfigError(
+            "client confluent needs confluent-kafka: pip install 'flow-exporter[confluent]'"
+        )
     if config.client == "confluent" or (config.client == "auto" and installed):
         from exporter.sinks.kafka.confluent import ConfluentClient
 

@@ -11,10 +11,13 @@ import pytest
 from exporter.config import Config, load
 from exporter.errors import ConfigError
 from exporter.netobserv import translate
+from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.ipfix.config import IpfixConfig
+from exporter.sinks.kafka.config import KafkaConfig, SaslConfig
 
 TARGET = {"TARGET_HOST": "collector", "TARGET_PORT": "9999"}
+KAFKA = {"EXPORT": "kafka", "KAFKA_BROKERS": "one:9092,two:9093"}
 
 
 def loaded(**environment: str) -> Config:
@@ -151,6 +154,16 @@ def test_common_variables_alone_mean_nothing(environment: dict[str, str]) -> Non
             "EXPORT=kafka: this version exports by grpc, ipfix+udp, ipfix+tcp only",
         ),
         ({"EXPORT": "ipfix+udp"}, "EXPORT=ipfix+udp needs TARGET_HOST and TARGET_PORT"),
+            TARGET | {"EXPORT": "ipfix+udp"},
+            "EXPORT=ipfix+udp: this version exports by grpc and kafka",
+        ),
+        (TARGET | {"EXPORT": "kafka"}, "EXPORT=kafka needs KAFKA_BROKERS"),
+        (KAFKA | {"KAFKA_ENABLE_SASL": "true"}, "needs KAFKA_SASL_CLIENT_ID_PATH"),
+        (
+            KAFKA | {"KAFKA_ENABLE_SASL": "true", "KAFKA_SASL_TYPE": "kerberos"},
+            "KAFKA_SASL_TYPE=kerberos: it is plain or scramSHA512",
+        ),
+        ({"EXPORT": "ipfix+udp"}, "EXPORT=ipfix+udp: this version exports by"),
         (TARGET | {"TARGET_PORT": "many"}, "'collector:many' has no port"),
         (TARGET | {"SAMPLING": "few"}, "SAMPLING=few is not a number"),
         (TARGET | {"CACHE_MAX_FLOWS": "few"}, "capture.max_flows: input should be a valid integer"),
@@ -173,3 +186,52 @@ def test_what_is_not_supported_is_said_once(caplog: pytest.LogCaptureFixture) ->
     assert [record.getMessage() for record in caplog.records] == [
         "not supported, and ignored: ENABLE_RTT, FLOW_FILTER_RULES"
     ]
+
+
+def test_kafka() -> None:
+    """One record a message on NetObserv's topic, as its own agents write them."""
+    (sink,) = load(None, KAFKA, {}).sinks
+    assert sink == KafkaConfig(brokers=("one:9092", "two:9093"), topic="network-flows")
+    assert sink.layout == "netobserv"
+
+
+@pytest.mark.parametrize(
+    ("kind", "mechanism"), [("plain", "PLAIN"), ("scramSHA512", "SCRAM-SHA-512")]
+)
+def test_kafka_secured(kind: str, mechanism: str) -> None:
+    """Compression, certificates, and a password; skipping verification is refused in the log."""
+    (sink,) = load(
+        None,
+        KAFKA
+        | {
+            "KAFKA_TOPIC": "flows",
+            "KAFKA_COMPRESSION": "lz4",
+            "KAFKA_BATCH_SIZE": "500000",
+            "KAFKA_BATCH_MESSAGES": "1000",
+            "KAFKA_ENABLE_TLS": "true",
+            "KAFKA_TLS_CA_CERT_PATH": "/ca.pem",
+            "KAFKA_TLS_USER_CERT_PATH": "/c.pem",
+            "KAFKA_TLS_USER_KEY_PATH": "/k.pem",
+            "KAFKA_ENABLE_SASL": "true",
+            "KAFKA_SASL_TYPE": kind,
+            "KAFKA_SASL_CLIENT_ID_PATH": "/id",
+            "KAFKA_SASL_CLIENT_SECRET_PATH": "/secret",
+        },
+        {},
+    ).sinks
+    assert sink == KafkaConfig(
+        brokers=("one:9092", "two:9093"),
+        topic="flows",
+        compression="lz4",
+        max_octets=500_000,
+        tls=TlsConfig(ca=Path("/ca.pem"), certificate=Path("/c.pem"), key=Path("/k.pem")),
+        sasl=SaslConfig(
+            mechanism=mechanism, username_file=Path("/id"), password_file=Path("/secret")
+        ),
+    )
+
+
+def test_kafka_never_skips_verification(caplog: pytest.LogCaptureFixture) -> None:
+    """It says so."""
+    translate(KAFKA | {"KAFKA_TLS_INSECURE_SKIP_VERIFY": "true"})
+    assert "KAFKA_TLS_INSECURE_SKIP_VERIFY" in caplog.text
