@@ -375,9 +375,9 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--sink",
         action="append",
         metavar="SINK",
-        help="stdout (default), null, grpc://HOST:PORT or kafka://HOST:PORT/TOPIC; may be repeated",
-        help="stdout (default), null, or grpc://, ipfix+udp://, ipfix+tcp:// and HOST:PORT; "
-        "may be repeated",
+        help="stdout (default), null, grpc://HOST:PORT, kafka://HOST:PORT/TOPIC, otlp+grpc://, "
+        "otlp+http://, ipfix+udp://, ipfix+tcp://, prometheus:// and HOST:PORT, file:///PATH; may "
+        "be repeated",
     )
     add(
         "--pin",

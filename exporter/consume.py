@@ -24,7 +24,8 @@ from exporter.errors import ConfigError, DecodeError, ExporterError
 from exporter.fanout.config import RetryConfig
 from exporter.quantities import duration
 from exporter.sinks.credentials import TlsConfig
-from exporter.sinks.encodings.jsonl import PROTOCOLS, SHAPES, protocol_name
+from exporter.sinks.encodings.jsonl import SHAPES
+from exporter.sinks.encodings.protocols import PROTOCOLS, protocol_name
 from exporter.sinks.kafka.config import KafkaConfig, SaslConfig
 from exporter.sinks.stdout.table import count_text, end_text
 

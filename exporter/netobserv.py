@@ -100,11 +100,10 @@ def _sink(environment: Mapping[str, str]) -> dict[str, Any]:
     export = environment.get("EXPORT", "grpc")
     if export == "kafka":
         return _kafka(environment)
-    if export != "grpc":
-        raise ConfigError(f"EXPORT={export}: this version exports by grpc and kafka only")
     kind = _KINDS.get(export)
     if kind is None:
-        raise ConfigError(f"EXPORT={export}: this version exports by {', '.join(_KINDS)} only")
+        known = ", ".join(("kafka", *_KINDS))
+        raise ConfigError(f"EXPORT={export}: this version exports by {known} only")
     host = environment.get("TARGET_HOST") or environment.get("FLOWS_TARGET_HOST")
     port = environment.get("TARGET_PORT") or environment.get("FLOWS_TARGET_PORT")
     if not host or not port:

@@ -26,9 +26,9 @@ from exporter.enrich.observer import AgentConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
 from exporter.sinks.credentials import TlsConfig
-from exporter.sinks.otlp.config import FlowMetricsConfig
 from exporter.sinks.file.config import KeepConfig, RotateConfig
 from exporter.sinks.kafka.config import SaslConfig
+from exporter.sinks.otlp.config import FlowMetricsConfig
 from exporter.sinks.table import CONFIGS
 from exporter.telemetry import PREFIX, Metrics, Reading
 

@@ -122,7 +122,18 @@ def _otlp(url: SplitResult) -> dict[str, Any]:
 
 def _prometheus(url: SplitResult) -> dict[str, Any]:
     section: dict[str, Any] = {"type": "prometheus"}
-    return section | ({"address": _only_target(url)} if url.netloc else {})
+    if url.path.strip("/"):
+        raise ValueError("it has no path")
+    # An address to listen on: without a host it is every one.
+    return section | (
+        {"address": join_host_port(*split_host_port(url.netloc))} if url.netloc else {}
+    )
+
+
+def _stdout(url: SplitResult) -> dict[str, Any]:
+    if url.netloc or url.path:
+        raise ValueError("there is only one standard output")
+    return {"type": "stdout"}
 
 
 #: Scheme -> how it is written, and its section from a URL without options. The latter raises
@@ -138,6 +149,7 @@ SCHEMES: dict[str, tuple[str, Callable[[SplitResult], dict[str, Any]]]] = {
     "otlp+http": ("otlp+http://HOST:PORT/PATH", _otlp),
     "otlp+https": ("otlp+https://HOST:PORT/PATH", _otlp),
     "prometheus": ("prometheus://HOST:PORT, or prometheus:// at metrics.address", _prometheus),
+    "stdout": ("stdout://?format=keyvalue", _stdout),
 }
 #: Sinks that are no URL.
 WORDS = ("stdout", "null", "otlp")

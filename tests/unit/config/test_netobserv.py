@@ -149,21 +149,14 @@ def test_common_variables_alone_mean_nothing(environment: dict[str, str]) -> Non
     [
         ({"EXPORT": "grpc"}, "EXPORT=grpc needs TARGET_HOST and TARGET_PORT"),
         ({"TARGET_HOST": "h"}, "EXPORT=grpc needs TARGET_HOST and TARGET_PORT"),
-        (
-            TARGET | {"EXPORT": "kafka"},
-            "EXPORT=kafka: this version exports by grpc, ipfix+udp, ipfix+tcp only",
-        ),
+        (TARGET | {"EXPORT": "direct-flp"}, "EXPORT=direct-flp: this version exports by kafka, "),
         ({"EXPORT": "ipfix+udp"}, "EXPORT=ipfix+udp needs TARGET_HOST and TARGET_PORT"),
-            TARGET | {"EXPORT": "ipfix+udp"},
-            "EXPORT=ipfix+udp: this version exports by grpc and kafka",
-        ),
         (TARGET | {"EXPORT": "kafka"}, "EXPORT=kafka needs KAFKA_BROKERS"),
         (KAFKA | {"KAFKA_ENABLE_SASL": "true"}, "needs KAFKA_SASL_CLIENT_ID_PATH"),
         (
             KAFKA | {"KAFKA_ENABLE_SASL": "true", "KAFKA_SASL_TYPE": "kerberos"},
             "KAFKA_SASL_TYPE=kerberos: it is plain or scramSHA512",
         ),
-        ({"EXPORT": "ipfix+udp"}, "EXPORT=ipfix+udp: this version exports by"),
         (TARGET | {"TARGET_PORT": "many"}, "'collector:many' has no port"),
         (TARGET | {"SAMPLING": "few"}, "SAMPLING=few is not a number"),
         (TARGET | {"CACHE_MAX_FLOWS": "few"}, "capture.max_flows: input should be a valid integer"),
