@@ -75,7 +75,7 @@ def rows() -> list[tuple[str, str, float, float, float, float]]:
 
 
 def flows() -> FlowBatch:
-    """One drain: different TCP flows over IPv4 with one interface each, as in the other benchmarks."""
+    """One drain: different TCP flows over IPv4 with one interface each."""
     point = Point(0, 2, 1)
     batch = make_batch(
         Row(direction=1, packet_count=1, octet_count_l2=74, octet_count_l3=60, points=(point,)),
