@@ -34,6 +34,7 @@ LISTENERS = {
     "sasl": ("SASL_PLAINTEXT", ""),
     "sasltls": ("SASL_SSL", "broker"),
 }
+_CLUSTER = "flowexporterflowexpor"
 _SETTINGS = """
 process.roles=broker,controller
 node.id=1
@@ -73,7 +74,7 @@ class Broker:
         self.ports = dict(zip([*LISTENERS, "controller"], _free_ports(), strict=False))
         self.log = directory / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._java = ["java", "-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
+        self.java = ["java", "-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
                       "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
                       "-cp", f"{jars}/*"]  # fmt: skip
         self._configure()
@@ -83,7 +84,7 @@ class Broker:
             for word in ("--add-scram", f"{mechanism}=[name={USER},password={PASSWORD}]")
         ]
         self._run("kafka.tools.StorageTool", "format", "--standalone", "-t",
-                  "flowexporterflowexpor", "-c", "server.properties", *scram)  # fmt: skip
+                  _CLUSTER, "-c", "server.properties", *scram)  # fmt: skip
 
     def address(self, listener: str = "plain") -> str:
         """``host:port``."""
@@ -93,7 +94,7 @@ class Broker:
         """Start it, and wait until it answers."""
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [*self._java, "kafka.Kafka", "server.properties"],
+                [*self.java, "kafka.Kafka", "server.properties"],
                 cwd=self.directory, stdout=out, stderr=out,
             )  # fmt: skip
         wait_until(self._answers, f"the broker answers: {self.log.read_text()[-2000:]}")
@@ -186,9 +187,56 @@ class Broker:
         (self.directory / "server.properties").write_text("\n".join(lines) + "\n")
 
     def _run(self, main: str, *arguments: str) -> None:
-        done = subprocess.run([*self._java, main, *arguments], capture_output=True, text=True,
+        done = subprocess.run([*self.java, main, *arguments], capture_output=True, text=True,
                               cwd=self.directory, check=False)  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Second:
+    """
+    Another node of a broker's cluster, with no part in the quorum.
+
+    Args:
+        first: Which leads the cluster.
+        directory: Of its data and its log.
+    """
+
+    def __init__(self, first: Broker, directory: Path) -> None:
+        self._first = first
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        port = next(_free_ports())
+        (directory / "server.properties").write_text(
+            "process.roles=broker\nnode.id=2\ncontroller.listener.names=CONTROLLER\n"
+            "broker.session.timeout.ms=2000\nbroker.heartbeat.interval.ms=500\n"
+            f"controller.quorum.bootstrap.servers=127.0.0.1:{first.ports['controller']}\n"
+            f"inter.broker.listener.name=PLAIN\nlisteners=PLAIN://127.0.0.1:{port}\n"
+            f"advertised.listeners=PLAIN://localhost:{port}\nlog.dirs={directory / 'data'}\n"
+            "listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT\n"
+        )
+        done = subprocess.run(
+            [*first.java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c",
+             "server.properties"],
+            capture_output=True, text=True, cwd=directory, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(self) -> None:
+        """Start it, and wait until it is one of the cluster."""
+        with (self._directory / "broker.log").open("ab") as out:
+            self._process = subprocess.Popen(
+                [*self._first.java, "kafka.Kafka", "server.properties"],
+                cwd=self._directory, stdout=out, stderr=out,
+            )  # fmt: skip
+        with self._first.admin() as admin:
+            wait_until(lambda: len(admin.describe_cluster()["brokers"]) == 2, "two brokers")
+
+    def kill(self) -> None:
+        """As a machine that loses power. Again is fine."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
 
 def _jars() -> str:

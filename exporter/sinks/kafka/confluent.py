@@ -33,7 +33,7 @@ class ConfluentClient:
     """
 
     def __init__(self, config: KafkaConfig) -> None:
-        # Imported here: 20 MB that only this sink needs, and perhaps not there.
+        # Imported here: 4 MB that only this sink needs, and perhaps not there.
         import confluent_kafka
 
         self._library = confluent_kafka

@@ -150,7 +150,7 @@ class KafkaPythonClient:
         logging.getLogger("kafka").removeHandler(self._listener)
 
     def _make(self, settings: dict[str, Any]) -> None:
-        # Imported here: 15 MB that only this sink needs.
+        # Imported here: 10 MB that only this sink needs.
         from kafka import KafkaProducer
         from kafka.errors import KafkaError
 
