@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from exporter import netobserv
 from exporter.capture.config import CaptureConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.errors import ConfigError
+from exporter.fanout.config import SpoolConfig
 from exporter.quantities import Seconds, split_host_port
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.table import CONFIGS, SinkConfig
@@ -68,6 +69,7 @@ class Config(BaseModel):
     Args:
         capture, dedupe, agent, metrics: See there.
         sinks: Destinations; standard output if there is none.
+        spool: Where batches wait on disk for all of them.
         log_level: Of the log on standard error.
         shutdown_timeout: Seconds for the sinks to deliver what waits when the agent stops.
     """
@@ -79,8 +81,23 @@ class Config(BaseModel):
     agent: AgentConfig = AgentConfig()
     metrics: MetricsConfig = MetricsConfig()
     sinks: tuple[SinkConfig, ...] = (StdoutConfig(),)
+    spool: SpoolConfig = SpoolConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     shutdown_timeout: Seconds = Field(10.0, ge=0, le=3600)
+
+    @model_validator(mode="after")
+    def _spools_have_directories(self) -> Config:
+        for number, sink in enumerate(self.sinks):
+            if sink.queue.when_full == "spool" and self.spool_of(sink) is None:
+                where = sink.name or str(number)
+                raise ValueError(f"sinks[{where}].queue.when_full: spool needs spool.directory")
+        return self
+
+    def spool_of(self, sink: SinkConfig) -> SpoolConfig | None:
+        """Where a sink's batches wait on disk; ``None`` if they do not."""
+        spool = sink.spool or self.spool
+        wanted = sink.queue.when_full in (None, "spool")
+        return spool if wanted and spool.directory is not None else None
 
 
 def load(

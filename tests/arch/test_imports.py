@@ -27,7 +27,7 @@ LEAVES: dict[str, tuple[str, ...]] = {
     "telemetry": ("batch", "ledger", "__init__"),
 }
 #: They put everything together.
-COMPOSITION = ("__main__", "cli", "config", "doctor", "pipeline", "service", "testing")
+COMPOSITION = ("__main__", "cli", "config", "doctor", "pipeline", "reload", "service", "testing")
 #: Modules beside the rooms that know little.
 OTHERS: dict[str, tuple[str, ...]] = {
     "__init__": (),
