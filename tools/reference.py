@@ -23,7 +23,7 @@ from exporter.capture.config import CaptureConfig
 from exporter.config import ENV_PREFIX, Config, MetricsConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.observer import AgentConfig
-from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig
+from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
 from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.table import CONFIGS
@@ -43,6 +43,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("sinks[].tls", "tls.", TlsConfig),
     ("sinks[].queue", "queue.", QueueConfig),
     ("sinks[].retry", "retry.", RetryConfig),
+    ("spool, sinks[].spool", "spool.", SpoolConfig),
 )
 
 
@@ -105,6 +106,8 @@ def metrics_page() -> str:
         dedupe_evictions=0,
         sink_retries={"stdout": 0},
         sink_healthy={"stdout": True},
+        sink_circuit={"stdout": "closed"},
+        spool_errors={"stdout": 0},
     )
     lines = [
         _MADE,

@@ -71,7 +71,8 @@ def recover(directory: Path, position: Position | None) -> Found:
             first = searched.frames[0][1]
             found.next_number, found.after = first.number, first.before
             found.position = Position(first.number - 1, first.number - 1, first.before)
-            log.warning("spool %s: no cursor: all of it is delivered (again)", directory)
+            if first.number > 1:
+                log.warning("spool %s: no cursor: all of it is delivered (again)", directory)
             started = True
         _take(found, path, searched)
     _note_dropped(found)

@@ -253,7 +253,7 @@ def _read_head(octets: mmap.mmap, found: Search) -> int:
     if magic != _MAGIC or length > _LONGEST or zlib.crc32(octets[_HEAD.size : end]) != check:
         return 0
     found.layout = octets[_HEAD.size : end]
-    return end + -end % 8
+    return int(end + -end % 8)
 
 
 def _frames(octets: mmap.mmap, at: int, found: Search) -> Iterator[tuple[int, Header]]:

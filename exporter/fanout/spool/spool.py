@@ -16,7 +16,6 @@ import threading
 import time
 import zlib
 from collections import deque
-from pathlib import Path
 from urllib.parse import quote
 
 from exporter.batch.batch import FlowBatch, Totals
@@ -51,7 +50,8 @@ class Spool:
 
     def __init__(self, config: SpoolConfig, name: str, clock: AgeClock | None = None) -> None:
         assert config.directory is not None, "no directory, no spool"
-        self.path = Path(config.directory) / quote(name, safe="")
+        # Dots too: a sink named ".." is not the directory above.
+        self.path = config.directory / quote(name, safe="").replace(".", "%2E")
         self.config = config
         self._clock = clock or AgeClock()
         self._cursor = Cursor(self.path / "cursor")
@@ -86,7 +86,8 @@ class Spool:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found = recover(self.path, self._cursor.read())
+            position = self._cursor.read()
+            found = recover(self.path, position)
         except BlockingIOError as err:
             self.close()
             raise ConfigError(
@@ -101,6 +102,9 @@ class Spool:
         self._layouts, self._position = {OWN.digest: OWN, **found.layouts}, found.position
         self._next, self._after = found.next_number, found.after
         self._clock.resume(found.stamp)
+        if position is None:
+            # So that the first batches are missed, should they be damaged.
+            self._save()
         if self._syncer is not None:
             self._syncer.start()
         return self.waiting()
