@@ -76,13 +76,13 @@ def _fail(err: Exception, code: int) -> int:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from exporter.service import Service
+    from exporter.service import Service, Source
     from exporter.telemetry import setup_log
 
     config = _config(parsed)
     setup_log(config.log_level)
     _require_privileges("run")
-    return Service(config).run()
+    return Service(config, Source(lambda: _config(parsed), parsed.config)).run()
 
 
 def _replay(parsed: argparse.Namespace) -> int:
@@ -161,7 +161,11 @@ def _ledger_text(ledger: dict[str, Any]) -> str:
     rows += [("  deduplicated", ledger["deduplicated"]), ("  published", ledger["published"])]
     for name, sink in ledger["sinks"].items():
         rows += [(f"sink {name}: queued", sink["queued"])]
+        if sink["recovered"]["flows"]:
+            rows += [("  recovered from its spool", sink["recovered"])]
         rows += [(f"  {state}", sink[state]) for state in ("delivered", "pending")]
+        if sink["spooled"]["flows"]:
+            rows += [("  spooled", sink["spooled"])]
         rows += [(f"  dropped, {why}", what) for why, what in sink["dropped"].items()]
     width = max(len(name) for name, _ in rows)
     lines = [f"{'':<{width}}  {'packets':>16}  {'octets':>20}"]

@@ -23,6 +23,7 @@ from exporter.capture.config import CaptureConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.errors import ConfigError
+from exporter.fanout.config import SpoolConfig
 from exporter.quantities import Seconds, split_host_port
 from exporter.sinks.prometheus.config import PrometheusConfig
 from exporter.sinks.stdout.config import StdoutConfig
@@ -69,6 +70,7 @@ class Config(BaseModel):
     Args:
         capture, dedupe, agent, metrics: See there.
         sinks: Destinations; standard output if there is none.
+        spool: Where batches wait on disk for all of them.
         log_level: Of the log on standard error.
         shutdown_timeout: Seconds for the sinks to deliver what waits when the agent stops.
     """
@@ -80,6 +82,7 @@ class Config(BaseModel):
     agent: AgentConfig = AgentConfig()
     metrics: MetricsConfig = MetricsConfig()
     sinks: tuple[SinkConfig, ...] = (StdoutConfig(),)
+    spool: SpoolConfig = SpoolConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     shutdown_timeout: Seconds = Field(10.0, ge=0, le=3600)
 
@@ -96,6 +99,20 @@ class Config(BaseModel):
                 "of its own, or another schema"
             )
         return self
+
+    @model_validator(mode="after")
+    def _spools_have_directories(self) -> Config:
+        for number, sink in enumerate(self.sinks):
+            if sink.queue.when_full == "spool" and self.spool_of(sink) is None:
+                where = sink.name or str(number)
+                raise ValueError(f"sinks[{where}].queue.when_full: spool needs spool.directory")
+        return self
+
+    def spool_of(self, sink: SinkConfig) -> SpoolConfig | None:
+        """Where a sink's batches wait on disk; ``None`` if they do not."""
+        spool = sink.spool or self.spool
+        wanted = sink.queue.when_full in (None, "spool")
+        return spool if wanted and spool.directory is not None else None
 
 
 def load(

@@ -6,7 +6,7 @@ The counters that must balance: what every packet became, from the hook to the d
     seen     = aggregated + ring + filtered + sampled out + not IP + malformed + lost     kernel
     drained  = aggregated + ring - still in the kernel's maps - earlier agents'           capture
     drained  = deduplicated away + published                                              dedupe
-    queued   = delivered + dropped + pending                     for each sink            fan-out
+    queued + recovered = delivered + dropped + pending + spooled    for each sink         fan-out
 
 Packets and octets, exactly. Octets are L2. With ``capture.pin`` the kernel's counts go on where an
 earlier agent ended; what that one delivered, and what ended with it, are accounts of their own.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter.batch.batch import Totals
@@ -84,12 +84,26 @@ class KernelCounts:
 
 @dataclass(frozen=True)
 class SinkCounts:
-    """What became of a sink's rows. ``pending`` is counted in the queue itself."""
+    """
+    What became of a sink's rows. ``pending`` is counted in the queue itself.
+
+    Args:
+        queued: Given to it.
+        delivered: The destination has them.
+        pending: In memory.
+        dropped: Given up, by reason.
+        recovered: Found in its spool when it started: an earlier agent's.
+        spooled: On disk only.
+        safe: Of those pending, on disk as well.
+    """
 
     queued: Totals = field(default_factory=Totals)
     delivered: Totals = field(default_factory=Totals)
     pending: Totals = field(default_factory=Totals)
     dropped: Mapping[str, Totals] = field(default_factory=dict)
+    recovered: Totals = field(default_factory=Totals)
+    spooled: Totals = field(default_factory=Totals)
+    safe: Totals = field(default_factory=Totals)
 
     @property
     def dropped_total(self) -> Totals:
@@ -113,7 +127,7 @@ class Carried:
 
 @dataclass(frozen=True)
 class Balance:
-    """The ledger at one moment."""
+    """The ledger at one moment. ``absent`` is what was published while there was no such sink."""
 
     kernel: KernelCounts
     drained: Totals
@@ -122,6 +136,7 @@ class Balance:
     sinks: Mapping[str, SinkCounts]
     final: bool
     carried: Carried = Carried()
+    absent: Mapping[str, Totals] = field(default_factory=dict)
 
     @property
     def held(self) -> Tally:
@@ -144,16 +159,7 @@ class Balance:
                 _unequal("drained", drained, "deduplicated + published", _tally(passed_on))
             )
         for name, sink in self.sinks.items():
-            accounted = sink.delivered + sink.dropped_total + sink.pending
-            if sink.queued != accounted:
-                found.append(
-                    f"sink {name}: queued {sink.queued} is not delivered + dropped + pending "
-                    f"{accounted}"
-                )
-            if _tally(sink.queued) != _tally(self.published):
-                found.append(
-                    _unequal("published", _tally(self.published), name, _tally(sink.queued))
-                )
+            found += _sink_problems(name, sink, self.published - self.absent.get(name, Totals()))
         return found
 
     def as_dict(self) -> dict[str, Any]:
@@ -187,13 +193,28 @@ class Balance:
             "sinks": {
                 name: {
                     "queued": _triple(sink.queued),
+                    "recovered": _triple(sink.recovered),
                     "delivered": _triple(sink.delivered),
                     "pending": _triple(sink.pending),
+                    "spooled": _triple(sink.spooled),
                     "dropped": {why: _triple(what) for why, what in sink.dropped.items()},
                 }
                 for name, sink in self.sinks.items()
             },
         }
+
+
+@dataclass(frozen=True)
+class _Account:
+    """A sink's: what was published when it came, and when it left."""
+
+    counts: Callable[[], SinkCounts]
+    came: Totals
+    left: Totals | None = None
+
+    def absent(self, published: Totals) -> Totals:
+        """What was published without it."""
+        return self.came if self.left is None else self.came + published - self.left
 
 
 class Ledger:
@@ -216,7 +237,7 @@ class Ledger:
         self._drained = Totals()
         self._deduplicated = Totals()
         self._published = Totals()
-        self._sinks: dict[str, Callable[[], SinkCounts]] = {}
+        self._sinks: dict[str, _Account] = {}
         self._last: KernelCounts | None = None
         self._final = False
         self._carried = Carried()
@@ -227,19 +248,25 @@ class Ledger:
 
     def settled(self) -> Tally:
         """
-        Packets of this agent's drains that wait for no sink any more. Only within a booking.
+        Packets of this agent's drains that end with it for no sink. Only within a booking.
 
         A packet that waits for two sinks waits once: queues are in order, so what waits for the
-        slowest one includes what waits for the others.
+        slowest one includes what waits for the others. What waits in a spool outlives us.
         """
-        waiting = [counts().pending for counts in self._sinks.values()]
+        counts = [account.counts() for account in self._sinks.values()]
+        waiting = [one.pending - one.safe for one in counts]
         packets = max((one.packets for one in waiting), default=0)
         octets = max((one.octets for one in waiting), default=0)
         return _tally(self._drained) - Tally(packets, octets)
 
     def add_sink(self, name: str, counts: Callable[[], SinkCounts]) -> None:
-        """Follow a sink's queue under a name."""
-        self._sinks[name] = counts
+        """Follow a sink's queue under a name, from now on. Only within a booking, or before any."""
+        self._sinks[name] = _Account(counts, self._published)
+
+    def remove_sink(self, name: str) -> None:
+        """A sink gets no more; its account stays. Only within a booking."""
+        account = self._sinks[name]
+        self._sinks[name] = replace(account, left=self._published)
 
     @contextmanager
     def booking(self) -> Iterator[Ledger]:
@@ -284,10 +311,25 @@ class Ledger:
             drained=self._drained,
             deduplicated=self._deduplicated,
             published=self._published,
-            sinks={name: counts() for name, counts in self._sinks.items()},
+            sinks={name: account.counts() for name, account in self._sinks.items()},
             final=self._final,
             carried=self._carried,
+            absent={name: one.absent(self._published) for name, one in self._sinks.items()},
         )
+
+
+def _sink_problems(name: str, sink: SinkCounts, published: Totals) -> list[str]:
+    found = []
+    given = sink.queued + sink.recovered
+    accounted = sink.delivered + sink.dropped_total + sink.pending + sink.spooled
+    if given != accounted:
+        found.append(
+            f"sink {name}: queued + recovered {given} is not delivered + dropped + pending + "
+            f"spooled {accounted}"
+        )
+    if _tally(sink.queued) != _tally(published):
+        found.append(_unequal("published", _tally(published), name, _tally(sink.queued)))
+    return found
 
 
 def _tally(totals: Totals) -> Tally:

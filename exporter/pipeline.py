@@ -25,11 +25,13 @@ from exporter.dedupe.dedupe import Deduper
 from exporter.enrich.base import Enricher
 from exporter.enrich.interfaces import InterfaceNames
 from exporter.enrich.observer import ObserverName
-from exporter.errors import ConfigError
 from exporter.fanout.queue import BatchQueue
 from exporter.fanout.router import Router
+from exporter.fanout.spool.spool import Spool
 from exporter.fanout.worker import SinkWorker
 from exporter.ledger import Ledger
+from exporter.reload import Plan, named
+from exporter.reload import plan as plan_reload
 from exporter.sinks.prometheus.deliver import FlowMetrics
 from exporter.sinks.prometheus.sink import PrometheusSink
 from exporter.sinks.table import SinkConfig, make
@@ -48,7 +50,8 @@ class Pipeline:
     """
 
     def __init__(self, config: Config, on_closed: Callable[[], None] = lambda: None) -> None:
-        self._config = config
+        self.config = config.model_copy(update={"sinks": named(config.sinks)})
+        self._on_closed = on_closed
         self._store = PinStore(config.capture.pin) if config.capture.pin else None
         self.fetcher = FlowFetcher(config.capture, store=self._store)
         self.watcher = InterfaceWatcher(config.capture, self.fetcher)
@@ -59,9 +62,7 @@ class Pipeline:
             ObserverName(config.agent),
         )
         self.ledger = Ledger(self.fetcher.counts)
-        self.router = Router(
-            [_worker(sink, on_closed, self._settle) for sink in named(config.sinks)], self.ledger
-        )
+        self.router = Router([self._worker(sink) for sink in self.config.sinks], self.ledger)
         self._drains: Counter[str] = Counter()
 
     def start(self) -> None:
@@ -116,9 +117,43 @@ class Pipeline:
             self.tick(FlowEndReason.FORCED_END)
             self.ledger.close_kernel(counts_on=self._store is not None)
         finally:
-            self.router.stop(self._config.shutdown_timeout)
+            self.router.stop(self.config.shutdown_timeout)
             self._settle()
             self.fetcher.close()
+
+    def reload(self, config: Config) -> Plan:
+        """
+        Go over to another configuration, as far as that goes without a restart. Blocks while sinks
+        that are removed deliver what waits; drains go on meanwhile, on another thread.
+
+        Args:
+            config: Validated.
+
+        Returns:
+            What was done.
+
+        Raises:
+            ExporterError: If a sink can never work; nothing was changed then.
+        """
+        plan = plan_reload(self.config, config)
+        queues = {worker.sink.name: worker.queue for worker in self.router.workers}
+        self.router.change(
+            add=[self._worker(sink) for sink in plan.add],
+            retarget=[self._worker(sink, queues[sink.name]) for sink in plan.retarget],
+            remove=plan.remove,
+            timeout=plan.config.shutdown_timeout,
+        )
+        for sink in plan.retarget:
+            queues[sink.name].configure(sink.queue)
+        self.config = plan.config
+        return plan
+
+    def _worker(self, config: SinkConfig, queue: BatchQueue | None = None) -> SinkWorker:
+        """A sink with a queue of its own, or with another's."""
+        if queue is None:
+            spool = self.config.spool_of(config)
+            queue = BatchQueue(config.queue, Spool(spool, config.name) if spool else None)
+        return SinkWorker(make(config), queue, config.retry, self._on_closed, self._settle)
 
     def _take_over(self) -> None:
         """From an agent that left its pins behind."""
@@ -156,34 +191,8 @@ class Pipeline:
             dedupe_evictions=self._deduper.window.evictions,
             sink_retries={worker.sink.name: worker.retries for worker in workers},
             sink_healthy={worker.sink.name: worker.healthy for worker in workers},
+            sink_circuit={worker.sink.name: worker.circuit for worker in workers},
+            spool_errors={worker.sink.name: worker.queue.spool_errors for worker in workers},
             flow_series={sink.name: len(sink.metrics) for sink in summing},
             flow_series_forgotten={sink.name: sink.metrics.forgotten for sink in summing},
         )
-
-
-def named(sinks: tuple[SinkConfig, ...]) -> tuple[SinkConfig, ...]:
-    """
-    Sinks whose names are all set and differ: the given ones, else the type with a number.
-
-    Raises:
-        ConfigError: If two were given the same name.
-    """
-    result: list[SinkConfig] = []
-    taken: set[str] = {sink.name for sink in sinks if sink.name}
-    if len(taken) < sum(1 for sink in sinks if sink.name):
-        raise ConfigError("two sinks have the same name")
-    for sink in sinks:
-        name, number = sink.name or sink.type, 1
-        while not sink.name and name in taken:
-            number += 1
-            name = f"{sink.type}{number}"
-        taken.add(name)
-        result.append(sink.model_copy(update={"name": name}))
-    return tuple(result)
-
-
-def _worker(
-    config: SinkConfig, on_closed: Callable[[], None], on_settled: Callable[[], None]
-) -> SinkWorker:
-    queue = BatchQueue(config.queue)
-    return SinkWorker(make(config), queue, config.retry, on_closed, on_settled)

@@ -1,7 +1,8 @@
 """
 The agent as a process: a timer, signals, health, and an end that loses nothing.
 
-SIGINT and SIGTERM drain once more, flush the sinks and return 0.
+SIGINT and SIGTERM drain once more, flush the sinks and return 0. SIGHUP, or another configuration
+file than there was, changes the sinks.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from exporter.batch.batch import FlowEndReason
 from exporter.config import Config
-from exporter.errors import SinkError
+from exporter.errors import ExporterError, SinkError
 from exporter.pipeline import Pipeline
+from exporter.sinks.credentials import Watched
 from exporter.sinks.stdout.deliver import DescriptorWriter
 from exporter.status import RUN_DIRECTORY, Answer, StatusServer, as_json, text
-from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition
+from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition, printable
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +39,36 @@ _PATIENCE = 1.0
 _NOT_YET = "not capturing yet\n"
 
 
+@dataclass(frozen=True)
+class Source:
+    """
+    Where the configuration came from.
+
+    Args:
+        load: Reads it again. Raises ConfigError.
+        file: Its change means another configuration.
+    """
+
+    load: Callable[[], Config]
+    file: Path | None = None
+
+
 class Service:
     """
     Runs a pipeline until it is told to stop.
 
     Args:
         config: Validated.
+        source: For another one while it runs.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, source: Source | None = None) -> None:
         self._config = config
+        self._source = source
+        self._file = Watched((source.file,) if source is not None and source.file else ())
+        self._reload_wanted = False
+        self._file_changed = False
+        self._reloading: threading.Thread | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._capturing = False
@@ -76,6 +101,8 @@ class Service:
                 self._loop()
             finally:
                 self._capturing = False
+                if self._reloading is not None:
+                    self._reloading.join()
                 self.pipeline.stop()
         finally:
             for server in self._servers:
@@ -103,11 +130,38 @@ class Service:
             elif self.pipeline.fetcher.fill() >= threshold:
                 self._tick(FlowEndReason.LACK_OF_RESOURCES)
                 due = time.monotonic() + interval
+            self._look_for_configuration()
             self._sleep(min(due - time.monotonic(), _LOOK))
 
     def _tick(self, reason: FlowEndReason) -> None:
         self.pipeline.tick(reason)
         self._last_drain = time.monotonic()
+
+    def _look_for_configuration(self) -> None:
+        """Reload when told to, or when the file has changed and its writer has gone on."""
+        if self._file.changed():
+            self._file_changed = True
+        elif self._file_changed:
+            self._file_changed, self._reload_wanted = False, True
+        busy = self._reloading is not None and self._reloading.is_alive()
+        if self._reload_wanted and not busy and self._source is not None:
+            self._reload_wanted = False
+            # Removed sinks deliver what waits, which may take long: drains go on.
+            self._reloading = threading.Thread(target=self._reload, name="reload", daemon=True)
+            self._reloading.start()
+
+    def _reload(self) -> None:
+        assert self._source is not None, "there is something to load from"
+        try:
+            config = self._source.load()
+            plan = self.pipeline.reload(config)
+        except ExporterError as err:
+            log.error("the new configuration is not used, the old one stays: %s", err)  # noqa: TRY400 - one line for the user
+            return
+        logging.getLogger().setLevel(plan.config.log_level.upper())
+        log.info("configuration read again: %s", plan)
+        if plan.ignored:
+            log.warning("not changed, it needs a restart: %s", ", ".join(plan.ignored))
 
     def _sleep(self, seconds: float) -> None:
         select.select([self._wake], [], [], max(seconds, 0))
@@ -118,9 +172,11 @@ class Service:
         def handle(_number: int, _frame: FrameType | None) -> None:
             self.stop()
 
-        return [
-            (number, signal.signal(number, handle)) for number in (signal.SIGINT, signal.SIGTERM)
-        ]
+        def reload(_number: int, _frame: FrameType | None) -> None:
+            self._reload_wanted = True
+
+        handlers = {signal.SIGINT: handle, signal.SIGTERM: handle, signal.SIGHUP: reload}
+        return [(number, signal.signal(number, handler)) for number, handler in handlers.items()]
 
     def _start_servers(self) -> None:
         metrics, control = self._servers
@@ -137,10 +193,12 @@ class Service:
         lost = balance.kernel.lost.packets
         earlier = balance.carried.lost.packets
         dropped = sum(counts.dropped_total.flows for counts in balance.sinks.values())
+        spooled = sum(counts.spooled.flows for counts in balance.sinks.values())
         _say(
             f"flows: {published.flows}  packets: {published.packets}  "
             f"octets: {published.octets}  lost: {lost}"
             + (f"  dropped by sinks: {dropped} flows" if dropped else "")
+            + (f"  in spools: {spooled} flows" if spooled else "")
             + (f"  lost with earlier agents: {earlier}" if earlier else "")
         )
         problems = balance.problems()
@@ -161,13 +219,21 @@ class Service:
         return text(200, "ok\n")
 
     def _readyz(self) -> Answer:
-        lines = [] if self._capturing else [_NOT_YET]
-        lines += [
-            f"sink {worker.sink.name}: not delivering\n"
-            for worker in self.pipeline.router.workers
-            if not worker.healthy
-        ]
-        return text(503, "".join(lines)) if lines else text(200, "ok\n")
+        """
+        Ready while it captures: a destination that is away is no reason to send nobody here, or to
+        restart an agent that holds its rows. The body says how each sink does.
+        """
+        if not self._capturing:
+            return text(503, _NOT_YET)
+        workers = self.pipeline.router.workers
+        sinks = self.pipeline.ledger.balance().sinks
+        lines = ["ok\n" if all(worker.healthy for worker in workers) else "degraded\n"]
+        for worker in workers:
+            name = worker.sink.name
+            waiting = f"{sinks[name].pending.flows} pending, {sinks[name].spooled.flows} spooled"
+            error = f", last error: {worker.last_error}" if worker.last_error else ""
+            lines.append(printable(f"sink {name}: {worker.circuit}, {waiting}{error}") + "\n")
+        return text(200, "".join(lines))
 
     def _ledger(self) -> Answer:
         if not self._capturing:

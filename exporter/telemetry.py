@@ -36,6 +36,8 @@ class Reading:
     dedupe_evictions: int
     sink_retries: Mapping[str, int]
     sink_healthy: Mapping[str, bool]
+    sink_circuit: Mapping[str, str]
+    spool_errors: Mapping[str, int]
     flow_series: Mapping[str, int] = field(default_factory=dict)
     flow_series_forgotten: Mapping[str, int] = field(default_factory=dict)
 
@@ -183,7 +185,8 @@ def _sinks(reading: Reading) -> Iterator[Any]:
     for unit in ("flows", "packets", "octets"):
         yield _counter(
             f"sink_{unit}",
-            f"{unit.capitalize()} by sink: queued = delivered + dropped + pending.",
+            f"{unit.capitalize()} by sink: queued + recovered = delivered + dropped + "
+            "pending + spooled.",
             ["sink", "state"],
             [
                 ([name, state], getattr(totals, unit))
@@ -206,6 +209,28 @@ def _sinks(reading: Reading) -> Iterator[Any]:
         "Flows that wait for the sink.",
         ["sink"],
         [([name], counts.pending.flows) for name, counts in sinks.items()],
+    )
+    yield _gauge(
+        "sink_spooled_flows",
+        "Flows that wait for the sink on disk only.",
+        ["sink"],
+        [([name], counts.spooled.flows) for name, counts in sinks.items()],
+    )
+    yield _gauge(
+        "sink_circuit",
+        "1 for the state it is in: closed delivers, open waits, half-open tries one message.",
+        ["sink", "state"],
+        [
+            ([name, state], state == now)
+            for name, now in reading.sink_circuit.items()
+            for state in ("closed", "half-open", "open")
+        ],
+    )
+    yield _counter(
+        "sink_spool_errors",
+        "Times that something could not be written to the sink's spool.",
+        ["sink"],
+        [([name], count) for name, count in reading.spool_errors.items()],
     )
     yield _gauge(
         "sink_healthy",
@@ -235,6 +260,7 @@ def _sinks(reading: Reading) -> Iterator[Any]:
 
 def _states(counts: SinkCounts) -> Iterator[tuple[str, Totals]]:
     yield "queued", counts.queued
+    yield "recovered", counts.recovered
     yield "delivered", counts.delivered
     yield "dropped", counts.dropped_total
 

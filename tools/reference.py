@@ -23,7 +23,7 @@ from exporter.capture.config import CaptureConfig
 from exporter.config import ENV_PREFIX, Config, MetricsConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.observer import AgentConfig
-from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig
+from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
 from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.file.config import KeepConfig, RotateConfig
@@ -50,6 +50,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("sinks[].sasl (kafka)", "sasl.", SaslConfig),
     ("sinks[].queue", "queue.", QueueConfig),
     ("sinks[].retry", "retry.", RetryConfig),
+    ("spool, sinks[].spool", "spool.", SpoolConfig),
 )
 
 
@@ -114,6 +115,8 @@ def metrics_page() -> str:
         sink_healthy={"stdout": True},
         flow_series={"prometheus": 1},
         flow_series_forgotten={"prometheus": 0},
+        sink_circuit={"stdout": "closed"},
+        spool_errors={"stdout": 0},
     )
     lines = [
         _MADE,

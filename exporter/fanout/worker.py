@@ -2,8 +2,8 @@
 One thread per sink: takes batches from its queue, encodes them, and delivers message by message
 until the destination has each of them.
 
-At least once: a message whose answer was lost is delivered again. A slow or dead destination stops
-this thread only.
+At least once: a message whose answer was lost is delivered again, and with a spool the batch of an
+agent that was killed. A slow or dead destination stops this thread only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from enum import StrEnum
 
 from exporter.batch.batch import FlowBatch
 from exporter.errors import SinkError
@@ -24,6 +25,14 @@ log = logging.getLogger(__name__)
 
 #: A destination that stays away is mentioned this often, in seconds.
 _REMIND = 30.0
+
+
+class Circuit(StrEnum):
+    """Whether a destination takes what it is sent. One message at a time tries a broken one."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half-open"
+    OPEN = "open"
 
 
 class SinkWorker:
@@ -48,19 +57,41 @@ class SinkWorker:
     ) -> None:
         self.sink = sink
         self.queue = queue
-        self.healthy = True
+        self.circuit = Circuit.CLOSED
+        self.last_error = ""
         self.retries = 0
         self._retry = retry
         self._on_closed = on_closed
         self._on_settled = on_settled
         self._give_up = threading.Event()
         self._closed = False
+        self._releasing = False
+        self._left: list[FlowBatch] = []
         self._thread: threading.Thread | None = None
         self._mentioned = -_REMIND
 
-    def start(self) -> None:
-        """Open the sink and begin. Raises ExporterError if it can never work."""
+    @property
+    def healthy(self) -> bool:
+        """Whether the latest delivery succeeded, or there was none."""
+        return self.circuit is Circuit.CLOSED
+
+    def open(self) -> None:
+        """Open the sink and the queue. Raises ExporterError if one can never work."""
         self.sink.open()
+        try:
+            self.queue.open()
+        except BaseException:
+            self.sink.close()
+            raise
+
+    def start(self) -> None:
+        """Open and begin. Raises ExporterError if it can never work."""
+        self.open()
+        self.begin()
+
+    def begin(self) -> None:
+        """Deliver from now on."""
+        self.queue.pause(paused=False)
         self._thread = threading.Thread(
             target=self._run, name=f"sink {self.sink.name}", daemon=True
         )
@@ -68,7 +99,8 @@ class SinkWorker:
 
     def stop(self, timeout: float) -> None:
         """
-        Deliver what waits, for at most ``timeout`` seconds, then give up and count the rest.
+        Deliver what waits, for at most ``timeout`` seconds, then give up: what is in a spool stays
+        there, and the rest is counted.
 
         Again is fine.
         """
@@ -76,6 +108,26 @@ class SinkWorker:
         if self._thread is None:
             return
         self.queue.wait_empty(timeout)
+        self._give_up.set()
+        self.sink.close()
+        self._thread.join()
+        self._thread = None
+        self.queue.shut()
+
+    def release(self, patience: float) -> None:
+        """
+        Deliver no more, for another worker to go on with the queue: no row is given up.
+
+        Args:
+            patience: Seconds for what is being delivered; then it is interrupted, and may come
+                again.
+        """
+        if self._thread is None:
+            return
+        self._releasing = True
+        self.queue.pause(paused=True)
+        if self.healthy:
+            self._thread.join(patience)
         self._give_up.set()
         self.sink.close()
         self._thread.join()
@@ -88,8 +140,12 @@ class SinkWorker:
             except Exception:
                 # A mistake in a sink costs one batch, not the sink.
                 log.exception("sink %s: a batch could not be sent", self.sink.name)
+            if self._releasing:
+                self.queue.put_back(self._left)
+            if why := self._why_stopped():
+                self.queue.abandon(why)
             # What is left of a batch that was delivered is nothing.
-            self.queue.drop_held(self._why_stopped() or "internal")
+            self.queue.drop_held("internal")
             self._on_settled()
 
     def _send(self, batch: FlowBatch) -> None:
@@ -101,12 +157,16 @@ class SinkWorker:
                 return
 
     def _why_stopped(self) -> str:
-        """Why nothing more is delivered; empty if it is."""
-        return "closed" if self._closed else "shutdown" if self._give_up.is_set() else ""
+        """Why nothing more is delivered; empty if it is, or if another worker does it."""
+        if self._closed:
+            return "closed"
+        return "shutdown" if self._give_up.is_set() and not self._releasing else ""
 
     def _deliver(self, message: Message) -> None:
         wait = self._retry.first
-        while not self._why_stopped():
+        while not self._releasing and not self._why_stopped():
+            if not self.healthy:
+                self.circuit = Circuit.HALF_OPEN
             try:
                 self.sink.deliver(message, self._retry.timeout)
             except SinkError as err:
@@ -123,6 +183,7 @@ class SinkWorker:
             else:
                 self._book_success(message)
                 return
+        self._left.append(message.rows)
 
     def _deliver_split(self, message: Message) -> None:
         parts = list(self.sink.split(message))
@@ -136,24 +197,29 @@ class SinkWorker:
         self.queue.delivered(message.rows.totals)
         self._on_settled()
         if not self.healthy:
-            self.healthy = True
+            self.circuit = Circuit.CLOSED
             self._mentioned = -_REMIND
             log.info("sink %s delivers again", self.sink.name)
 
     def _drop(self, message: Message, err: SinkError) -> None:
+        if err.reason == "closed":
+            self._closed = True
+            self._fail(err)
+            self._on_closed()
+            return
         # A destination that took only some does not say which: the first ones stand for them.
         lost = message.rows.take(slice(err.rows)).totals
         self.queue.dropped(err.reason, lost)
         if lost.flows < len(message.rows):
             self.queue.delivered(message.rows.totals - lost)
-        if err.reason == "closed":
-            self._closed = True
-            self._on_closed()
-            return
         self._complain(err)
 
+    def _fail(self, err: SinkError) -> None:
+        self.circuit = Circuit.OPEN
+        self.last_error = str(err)
+
     def _complain(self, err: SinkError) -> None:
-        self.healthy = False
+        self._fail(err)
         if time.monotonic() - self._mentioned >= _REMIND:
             self._mentioned = time.monotonic()
             log.warning("sink %s: %s", self.sink.name, err)

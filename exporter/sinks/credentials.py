@@ -89,6 +89,10 @@ class Watched:
         self._seen = now
         return True
 
+    def forget(self) -> None:
+        """What has changed could not be used: tell of it again."""
+        self._seen = {}
+
     def _stamps(self) -> dict[Path, Stamp | None]:
         return {path: _stamp(path) for path in self._paths}
 

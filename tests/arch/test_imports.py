@@ -39,6 +39,7 @@ COMPOSITION = (
     "consume",
     "doctor",
     "pipeline",
+    "reload",
     "service",
     "testing",
 )

@@ -32,6 +32,8 @@ SINK = SinkCounts(
     delivered=Totals(2, 20, 2000),
     pending=Totals(1, 10, 1000),
     dropped={"queue_full": Totals(1, 10, 1000), "shutdown": Totals(1, 10, 1000)},
+    recovered=Totals(4, 40, 4000),
+    spooled=Totals(4, 40, 4000),
 )
 #: Everything balances: 70 packets recorded, 70 drained, 20 deduplicated, 50 published.
 BALANCE = Balance(
@@ -91,8 +93,8 @@ def with_outcome(name: str, tally: Tally) -> Balance:
             replace(BALANCE, sinks={"grpc": replace(SINK, pending=Totals(1, 10, 1001))}),
             [
                 (
-                    f"sink grpc: queued {SINK.queued} is not delivered + dropped + pending "
-                    f"{Totals(5, 50, 5001)}"
+                    f"sink grpc: queued + recovered {SINK.queued + SINK.recovered} is not "
+                    f"delivered + dropped + pending + spooled {Totals(9, 90, 9001)}"
                 )
             ],
         ),
@@ -100,8 +102,8 @@ def with_outcome(name: str, tally: Tally) -> Balance:
             replace(BALANCE, sinks={"grpc": replace(SINK, dropped={})}),
             [
                 (
-                    f"sink grpc: queued {SINK.queued} is not delivered + dropped + pending "
-                    f"{Totals(3, 30, 3000)}"
+                    f"sink grpc: queued + recovered {SINK.queued + SINK.recovered} is not "
+                    f"delivered + dropped + pending + spooled {Totals(7, 70, 7000)}"
                 )
             ],
         ),
@@ -159,7 +161,7 @@ def test_what_is_still_in_the_kernel_is_no_problem_until_the_end() -> None:
 
 def test_as_dict() -> None:
     """The shape of the ledger's JSON; it can be written as JSON."""
-    counts = {"queued", "delivered", "pending", "dropped"}
+    counts = {"queued", "recovered", "delivered", "pending", "spooled", "dropped"}
     ledger = json.loads(json.dumps(BALANCE.as_dict()))
     assert ledger["closes"] is True
     assert (ledger["problems"], ledger["final"]) == ([], True)
@@ -296,6 +298,43 @@ def test_settled_is_what_no_sink_waits_for() -> None:
     with ledger.booking():
         ledger.book(Totals(8, 70, 7000), Totals(5, 50, 5000))
         assert ledger.settled() == Tally(40, 4000)
+
+
+def test_what_waits_in_a_spool_is_settled() -> None:
+    """It outlives the agent: only what is in memory alone ends with it."""
+    ledger = Ledger(lambda: KERNEL)
+    waits = SinkCounts(
+        pending=Totals(3, 30, 3000), safe=Totals(2, 20, 2000), spooled=Totals(9, 9, 9)
+    )
+    ledger.add_sink("one", lambda: waits)
+    with ledger.booking():
+        ledger.book(Totals(8, 70, 7000), Totals(5, 50, 5000))
+        assert ledger.settled() == Tally(60, 6000)
+
+
+def test_a_sink_that_comes_and_goes() -> None:
+    """It must have been given what was published meanwhile, no more and no less."""
+    ledger = Ledger(KernelCounts)
+    one = Totals(1, 1, 100)
+    queued = Totals()
+
+    def counts() -> SinkCounts:
+        return SinkCounts(queued=queued, delivered=queued)
+
+    def problems() -> list[str]:
+        return [text for text in ledger.balance().problems() if "late" in text]
+
+    ledger.book(one, one)
+    ledger.add_sink("late", counts)
+    assert problems() == []
+    ledger.book(one, one)
+    assert problems() == ["published is 1 packets, 100 octets; late is 0 packets, 0 octets"]
+    queued = one
+    assert problems() == []
+    ledger.remove_sink("late")
+    ledger.book(one, one)
+    assert problems() == []
+    assert ledger.balance().sinks["late"].delivered == one
 
 
 def test_a_program_that_counts_on() -> None:

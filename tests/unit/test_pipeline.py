@@ -6,7 +6,7 @@ import pytest
 
 from exporter.config import load
 from exporter.errors import ConfigError
-from exporter.pipeline import named
+from exporter.reload import named
 
 
 def names(*sinks: object) -> list[str]:

@@ -28,6 +28,8 @@ READING = Reading(
     dedupe_evictions=6,
     sink_retries={"grpc": 9, "stdout": 0},
     sink_healthy={"grpc": False, "stdout": True},
+    sink_circuit={"grpc": "half-open", "stdout": "closed"},
+    spool_errors={"grpc": 2, "stdout": 0},
 )
 
 Labels = frozenset[tuple[str, str]]
@@ -101,6 +103,7 @@ def expected_sinks() -> dict[tuple[str, Labels], float]:
     for name, counts in BALANCE.sinks.items():
         states = {
             "queued": counts.queued,
+            "recovered": counts.recovered,
             "delivered": counts.delivered,
             "dropped": counts.dropped_total,
         }
@@ -111,9 +114,15 @@ def expected_sinks() -> dict[tuple[str, Labels], float]:
             for unit, value in units(totals).items():
                 expected[f"sink_dropped_{unit}_total", labelled(sink=name, reason=reason)] = value
         expected["sink_pending_flows", labelled(sink=name)] = counts.pending.flows
+        expected["sink_spooled_flows", labelled(sink=name)] = counts.spooled.flows
+    for name, state in READING.sink_circuit.items():
+        for one in ("closed", "half-open", "open"):
+            expected["sink_circuit", labelled(sink=name, state=one)] = one == state
     return expected | {
         ("sink_healthy", labelled(sink="grpc")): 0,
         ("sink_healthy", labelled(sink="stdout")): 1,
+        ("sink_spool_errors_total", labelled(sink="grpc")): 2,
+        ("sink_spool_errors_total", labelled(sink="stdout")): 0,
         ("sink_retries_total", labelled(sink="grpc")): 9,
         ("sink_retries_total", labelled(sink="stdout")): 0,
     }
@@ -158,10 +167,12 @@ def test_the_metrics_balance_as_the_ledger_does() -> None:
     for sink in ("grpc", "stdout"):
         dropped = total("sink_dropped_flows_total", sink=sink)
         assert dropped == total("sink_flows_total", sink=sink, state="dropped")
-        assert total("sink_flows_total", sink=sink, state="queued") == (
+        given = (total("sink_flows_total", sink=sink, state=s) for s in ("queued", "recovered"))
+        assert sum(given) == (
             total("sink_flows_total", sink=sink, state="delivered")
             + dropped
             + total("sink_pending_flows", sink=sink)
+            + total("sink_spooled_flows", sink=sink)
         )
 
 
