@@ -83,7 +83,8 @@ class Metrics:
         reading = self._read()
         yield from _kernel(reading.balance)
         yield from _stages(reading.balance)
-        yield from _sinks(reading)
+        yield from _sinks(reading.balance.sinks)
+        yield from _destinations(reading)
         yield from _state(reading)
 
 
@@ -180,8 +181,7 @@ def _stages(balance: Balance) -> Iterator[Any]:
         )
 
 
-def _sinks(reading: Reading) -> Iterator[Any]:
-    sinks = reading.balance.sinks
+def _sinks(sinks: Mapping[str, SinkCounts]) -> Iterator[Any]:
     for unit in ("flows", "packets", "octets"):
         yield _counter(
             f"sink_{unit}",
@@ -216,6 +216,9 @@ def _sinks(reading: Reading) -> Iterator[Any]:
         ["sink"],
         [([name], counts.spooled.flows) for name, counts in sinks.items()],
     )
+
+
+def _destinations(reading: Reading) -> Iterator[Any]:
     yield _gauge(
         "sink_circuit",
         "1 for the state it is in: closed delivers, open waits, half-open tries one message.",
