@@ -262,7 +262,8 @@ class BatchQueue:
             )
 
     def _nothing_pending(self) -> bool:
-        return not self._waiting and self._held.flows == 0
+        # What is being read from the disk is held by its number alone.
+        return not self._waiting and self._held.flows == 0 and self._held_number == 0
 
     def _hold_next(self) -> tuple[FlowBatch | None, int]:
         """The first batch is held: itself, or its number."""

@@ -293,24 +293,30 @@ def test_an_early_drain(network: Network, tmp_path: Path) -> None:
 
 
 def test_health(network: Network, tmp_path: Path) -> None:
-    """/healthz, /readyz and /metrics answer; a sink that cannot deliver makes it not ready."""
+    """/healthz, /readyz and /metrics answer; a sink that cannot deliver makes it degraded."""
     one, _ = quiet_pair(network)
     sink = "grpc://127.0.0.1:19997?retry.timeout=300ms"
     with Agent(one.netns, tmp_path, "--interfaces", "va", "--drain-interval", "0.1s", "--sink",
                sink, "--metrics-address", "127.0.0.1:9401") as agent:  # fmt: skip
         assert get(one.netns, "/healthz") == (200, "ok\n")
-        assert get(one.netns, "/readyz") == (200, "ok\n")
+        assert get(one.netns, "/readyz") == (200, "ok\nsink grpc: closed, 0 pending, 0 spooled\n")
         assert get(one.netns, "/favicon.ico")[0] == 404
         send(one, frame())
-        wait_until(lambda: get(one.netns, "/readyz")[0] == 503, "it is not ready")
-        assert get(one.netns, "/readyz") == (503, "sink grpc: not delivering\n")
+        wait_until(lambda: "degraded" in get(one.netns, "/readyz")[1], "it is degraded")
+        status, body = get(one.netns, "/readyz")
+        assert status == 200
+        assert re.fullmatch(
+            r"degraded\nsink grpc: (open|half-open), 1 pending, 0 spooled, last error: "
+            r"unavailable: 127\.0\.0\.1:19997: .*\n",
+            body,
+        )
         assert get(one.netns, "/healthz") == (200, "ok\n")
         metrics = agent.metrics()
         assert metrics["flow_exporter_seen_packets_total"] == 1
         assert metrics['flow_exporter_sink_healthy{sink="grpc"}'] == 0
         assert metrics["flow_exporter_ledger_closes"] == 1
         with Collector(one.netns, 19_997, tmp_path):
-            wait_until(lambda: get(one.netns, "/readyz")[0] == 200, "it is ready again")
+            wait_until(lambda: get(one.netns, "/readyz")[1].startswith("ok"), "it is well again")
             assert "sink grpc delivers again" in agent.log
             assert agent.stop() == 0, agent.log
 

@@ -65,6 +65,7 @@ class Spool:
         self._active: Segment | None = None
         self._guard = threading.RLock()
         self._mentioned: dict[str, float] = {}
+        self._failing = False
         self.errors = 0
         self._syncer: Syncer | None = None
         if config.fsync != "never":
@@ -171,9 +172,14 @@ class Spool:
             segment.append((header, *body.buffers), body.totals, stamp.age_ns)
         except OSError as err:
             self._complain(_UNWRITTEN, err.strerror)
+            with self._guard:
+                # What has filled the disk may be our own file: it goes once it is delivered.
+                self._roll()
+                self._free()
             return 0
         self._next, self._after = number + 1, frame.wrapped(self._after + body.totals)
-        if self._mentioned.pop(_UNWRITTEN, None) is not None:
+        if self._failing:
+            self._failing = False
             log.info("spool %s: batches are written again", self.path)
         if self._syncer is not None:
             self._syncer.written()
@@ -327,4 +333,5 @@ class Spool:
         now = time.monotonic()
         if now - self._mentioned.get(what, -_REMIND) >= _REMIND:
             self._mentioned[what] = now
+            self._failing = what == _UNWRITTEN or self._failing
             log.warning("spool %s: %s: %s", self.path, what, why)

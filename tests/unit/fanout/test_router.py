@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -129,3 +130,91 @@ def test_the_ledger_closes_at_any_moment() -> None:
     counts = balance.sinks["recording"]
     assert counts.delivered == sink.totals
     assert counts.delivered.flows + counts.dropped_total.flows == 1400
+
+
+def test_sinks_are_changed_under_way() -> None:
+    """
+    One is added, one pointed elsewhere, one removed while batches are published: each has what was
+    published while it was there, no row is dropped, and the ledger closes throughout.
+    """
+    stays, moves, goes = (RecordingSink(name) for name in ("stays", "moves", "goes"))
+    router, ledger = router_of(stays, moves, goes)
+    router.start()
+    router.publish(some(5), some(5).totals)
+    moved, new = RecordingSink("moves"), RecordingSink("new")
+    queue = router.workers[1].queue
+    retry = RetryConfig(first=0.001)
+    router.change(
+        add=[SinkWorker(new, BatchQueue(QueueConfig()), retry)],
+        retarget=[SinkWorker(moved, queue, retry)],
+        remove=["goes"],
+        timeout=10,
+    )
+    assert [worker.sink.name for worker in router.workers] == ["stays", "moves", "new"]
+    assert problems_but_kernel(ledger) == []
+    router.publish(some(7), some(7).totals)
+    router.stop(10)
+    assert problems_but_kernel(ledger) == []
+    assert goes.totals == some(5).totals
+    assert (new.totals, stays.totals.flows) == (some(7).totals, 12)
+    assert moves.totals + moved.totals == stays.totals
+    assert (goes.closed, moves.closed) == (1, 1)
+
+
+def problems_but_kernel(ledger: Ledger) -> list[str]:
+    return [text for text in ledger.balance().problems() if not text.startswith("aggregated")]
+
+
+def test_a_change_that_cannot_work_changes_nothing() -> None:
+    """One new sink can never work: the others that were opened are closed, the old ones stay."""
+
+    class Wrong(RecordingSink):
+        def open(self) -> None:
+            raise ConfigError("no such file")
+
+    old, fine = RecordingSink("old"), RecordingSink("fine")
+    router, ledger = router_of(old)
+    router.start()
+    retry = RetryConfig()
+    add = [SinkWorker(sink, BatchQueue(QueueConfig()), retry) for sink in (fine, Wrong("wrong"))]
+    with pytest.raises(ConfigError):
+        router.change(add=add, retarget=[], remove=["old"], timeout=1)
+    assert (fine.opened, fine.closed) == (1, 1)
+    router.publish(some(3), some(3).totals)
+    router.stop(10)
+    assert old.totals == some(3).totals
+    assert list(ledger.balance().sinks) == ["old"]
+
+
+def test_a_removed_sink_drains_in_its_time() -> None:
+    """A dead one gives up after the timeout, and counts; publishing goes on meanwhile."""
+    dead = RecordingSink("dead", Misbehaviour(failures=10**9))
+    router, ledger = router_of(dead)
+    router.start()
+    router.publish(some(4), some(4).totals)
+    changing = threading.Thread(target=router.change, args=([], [], ["dead"], 0.3))
+    changing.start()
+    while router.workers:
+        time.sleep(0.001)
+    router.publish(some(2), some(2).totals)
+    assert changing.is_alive()
+    changing.join(10)
+    assert ledger.balance().sinks["dead"].dropped == {"shutdown": some(4).totals}
+    assert problems_but_kernel(ledger) == []
+    router.stop(0)
+
+
+def test_ten_rows_a_second_beside_a_fast_sink() -> None:
+    """The slow one's backlog grows, the fast one has each batch before the next is published."""
+    slow = RecordingSink("slow", Misbehaviour(delay=0.1), rows_per_message=1)
+    fast = RecordingSink("fast")
+    router, ledger = router_of(slow, fast)
+    router.start()
+    for n in range(1, 51):
+        router.publish(some(20), some(20).totals)
+        assert fast.wait_for(20 * n)
+    counts = ledger.balance().sinks
+    assert counts["fast"].delivered.flows == 1000
+    assert counts["slow"].delivered.flows < 500
+    assert counts["slow"].dropped == counts["fast"].dropped == {}
+    router.stop(0)

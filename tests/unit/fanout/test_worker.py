@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from exporter.batch.batch import FlowBatch, Totals
 from exporter.errors import ConfigError, SinkError
-from exporter.fanout.config import QueueConfig, RetryConfig
+from exporter.fanout.config import QueueConfig, RetryConfig, SpoolConfig
 from exporter.fanout.contract import Message, Sink
 from exporter.fanout.queue import BatchQueue
-from exporter.fanout.worker import SinkWorker
+from exporter.fanout.spool.spool import Spool
+from exporter.fanout.worker import Circuit, SinkWorker
 from exporter.ledger import SinkCounts
 from exporter.testing import Misbehaviour, RecordingSink, Row, make_batch
 
@@ -309,3 +311,106 @@ def test_a_message_that_is_taken_in_part() -> None:
     assert counts.dropped == {"rejected": Totals(6, 1 + 2 + 3 + 11 + 12 + 13, 6 * 1540)}
     assert counts.delivered.flows == 14
     assert sink.attempts == 2
+
+
+def test_another_worker_goes_on(tmp_path: Path) -> None:
+    """
+    A queue that is handed over in the middle of a batch: what the first destination has and what
+    the second gets is each row once, in order; also with a spool.
+    """
+    for spool in (None, Spool(SpoolConfig(directory=tmp_path), "there")):
+        first = RecordingSink("there", Misbehaviour(delay=0.02), rows_per_message=3)
+        second = RecordingSink("there", rows_per_message=7)
+        queue = BatchQueue(QueueConfig(rows=40), spool)
+        worker = SinkWorker(first, queue, QUICK)
+        worker.start()
+        for start in range(0, 100, 20):
+            batch = some(20, start)
+            queue.put(batch, queue.store(batch))
+        assert first.wait_for(3)
+        worker.release(10)
+        assert first.closed == 1
+        taken = len(ports(first))
+        assert 0 < taken < 60
+        batch = some(20, 100)
+        queue.put(batch, queue.store(batch))
+        other = SinkWorker(second, queue, QUICK)
+        other.sink.open()
+        other.begin()
+        expected = 120 - taken if spool else queue.counts().pending.flows
+        assert second.wait_for(expected)
+        other.stop(10)
+        counts = queue.counts()
+        assert counts.queued == counts.delivered + counts.dropped_total
+        if spool:
+            assert ports(first) + ports(second) == list(range(120))
+            assert counts.dropped == {}
+
+
+def test_release_interrupts_a_dead_destination(tmp_path: Path) -> None:
+    """It does not wait for one that does not answer, and gives up no row."""
+    sink = RecordingSink(misbehaviour=Misbehaviour(failures=10**9))
+    queue = BatchQueue(QueueConfig(), Spool(SpoolConfig(directory=tmp_path), "there"))
+    worker = SinkWorker(sink, queue, RetryConfig(first=30, longest=30, timeout=30))
+    worker.start()
+    queue.put(some(5), queue.store(some(5)))
+    until(lambda: not worker.healthy)
+    began = time.monotonic()
+    worker.release(20)
+    assert time.monotonic() - began < 10
+    assert queue.counts().pending == some(5).totals
+    again = RecordingSink()
+    last = SinkWorker(again, queue, QUICK)
+    last.begin()
+    assert again.wait_for(5)
+    last.stop(10)
+    assert queue.counts().dropped == {}
+
+
+def test_stopping_leaves_the_rest_in_the_spool(tmp_path: Path) -> None:
+    """What a dead destination did not get is dropped by nobody, and comes at the next start."""
+    config = SpoolConfig(directory=tmp_path)
+    queue = BatchQueue(QueueConfig(rows=10), Spool(config, "there"))
+    worker = SinkWorker(RecordingSink(misbehaviour=Misbehaviour(failures=10**9)), queue, QUICK)
+    worker.start()
+    for start in range(0, 40, 8):
+        queue.put(some(8, start), queue.store(some(8, start)))
+    worker.stop(0.05)
+    counts = queue.counts()
+    assert (counts.pending, counts.dropped) == (Totals(), {})
+    assert counts.spooled == counts.queued
+    sink = RecordingSink()
+    queue = BatchQueue(QueueConfig(rows=10), Spool(config, "there"))
+    worker = SinkWorker(sink, queue, QUICK)
+    worker.start()
+    assert queue.counts().recovered.flows == 40
+    worker.stop(10)
+    assert ports(sink) == list(range(40))
+
+
+def test_the_circuit() -> None:
+    """Closed; open while it waits; half-open while one message tries; closed after a success."""
+    sink = RecordingSink(misbehaviour=Misbehaviour(failures=1))
+    seen: list[str] = []
+    deliver = sink.deliver
+
+    def watched(message: Message, timeout: float) -> None:
+        seen.append(worker.circuit)
+        deliver(message, timeout)
+
+    sink.deliver = watched  # type: ignore[method-assign]
+    with running(sink, RetryConfig(first=0.2, longest=0.2, timeout=5)) as (worker, queue):
+        assert worker.circuit is Circuit.CLOSED
+        queue.put(some(1))
+        until(lambda: worker.circuit is Circuit.OPEN)
+        assert worker.last_error == "unavailable: as told"
+        assert sink.wait_for(1)
+        until(lambda: worker.circuit is Circuit.CLOSED)
+    assert seen == ["closed", "half-open"]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
