@@ -31,7 +31,7 @@ from exporter.sinks.stdout.table import count_text, end_text
 
 DONE, FAILED = 0, 1
 #: Somebody waits at the terminal.
-_RETRY = RetryConfig(timeout=5)
+_RETRY = RetryConfig(timeout=3)
 #: How soon an idle topic is looked at again, in seconds.
 _LOOK = 0.2
 

@@ -72,7 +72,7 @@ def message(sink: KafkaSink, rows: int = 4) -> Message:
     return made
 
 
-def reason(sink: KafkaSink, what: Message, timeout: float = 1.5) -> SinkError:
+def reason(sink: KafkaSink, what: Message, timeout: float = 1.2) -> SinkError:
     """Why it cannot be delivered."""
     with pytest.raises(SinkError) as found:
         sink.deliver(what, timeout)
@@ -279,7 +279,7 @@ def test_killed_and_restarted_under_traffic(
                "--sink", f"kafka://{broker.address()}/{topic}?{options}") as agent:  # fmt: skip
         wait_until(lambda: agent.says("capturing on 2") or True, "attached")
         connect(one, other, ADDRESSES)
-        sender = traffic.start(one.netns, "udp", "--host", V4[1], "--count", 400_000, "--flows",
+        sender = traffic.start(one.netns, "udp", "--host", V4[1], "--count", 200_000, "--flows",
                                1000, "--size", 64, "--first_port", 9)  # fmt: skip
         time.sleep(0.7)
         broker.kill()

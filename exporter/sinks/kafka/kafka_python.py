@@ -141,7 +141,7 @@ class KafkaPythonClient:
         with self._made:
             self._closing = True
             producer, self._producer = self._producer, None
-            if self._net is not None:
+            if producer is None and self._net is not None:
                 # Ends the constructor's loop; no method that another thread may call does.
                 self._net._manager.closed = True
         self.broken = True
@@ -176,6 +176,8 @@ class KafkaPythonClient:
             if not self._closing:
                 self._producer = producer
                 return
+        # Else it believes that its connections are closed already.
+        self._net._manager.closed = False
         _close(producer)
 
     def _keep(self, **settings: Any) -> Any:
