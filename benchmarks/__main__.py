@@ -11,6 +11,7 @@ from benchmarks import (
     bench_maps,
     bench_pipeline,
     bench_ring,
+    bench_sinks,
 )
 from benchmarks.report import machine, write
 
@@ -22,6 +23,8 @@ BENCHMARKS = {
     "maps": bench_maps.run,
     "ring": bench_ring.run,
     "load": bench_load.run,
+    "sinks": bench_sinks.run,
+    "spool": bench_sinks.spool,
 }
 
 

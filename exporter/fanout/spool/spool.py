@@ -227,7 +227,7 @@ class Spool:
         with self._guard:
             position = self._position
             if not self._held:
-                self._advance(number)
+                self._advance(max(number, position.floor))
                 return
             self._position = Position(position.settled, number, position.before, self._clock.now())
             self._save()

@@ -196,5 +196,5 @@ class SpoolMachine(RuleBasedStateMachine):
         assert counts.pending.flows <= self.capacity + len(self.held)
 
 
-SpoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+SpoolMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestSpool = SpoolMachine.TestCase
