@@ -9,9 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from exporter.batch.batch import FlowBatch, Totals
+from exporter.batch.batch import ROW_COLUMNS, FlowBatch, Totals
 from exporter.fanout.config import QueueConfig
 from exporter.fanout.queue import BatchQueue
+from exporter.fanout.spool.layout import ROW_OCTETS
 from exporter.testing import Row, make_batch
 
 #: Two to the number of a row is its packet count, so that a sum says which rows it is of.
@@ -189,3 +190,23 @@ def test_accounts_of_two_threads() -> None:
     counts = queue.counts()
     assert counts.pending == Totals()
     assert counts.queued == counts.delivered + counts.dropped_total
+
+
+def test_octets_bound_memory_too() -> None:
+    """The smaller of both bounds counts; a row's octets are those of its columns."""
+    queue = BatchQueue(QueueConfig(rows=1000, octets=10 * ROW_OCTETS + 5))
+    queue.put(numbered(0, 30))
+    assert queue.counts().pending == totals_of(list(range(20, 30)))
+    batch = numbered(0, 7)
+    assert sum(getattr(batch, name).nbytes for name in ROW_COLUMNS) == 7 * ROW_OCTETS
+
+
+def test_other_bounds_while_it_runs() -> None:
+    """Smaller ones drop at once what does not fit any more; larger ones take more."""
+    queue = BatchQueue(QueueConfig(rows=20))
+    queue.put(numbered(0, 20))
+    queue.configure(QueueConfig(rows=5))
+    assert queue.counts().dropped == {"queue_full": totals_of(list(range(15)))}
+    queue.configure(QueueConfig(rows=9, when_full="drop_newest"))
+    queue.put(numbered(20, 8))
+    assert queue.counts().pending == totals_of(list(range(15, 24)))
