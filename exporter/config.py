@@ -13,10 +13,18 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from exporter import netobserv
 from exporter.capture.config import CaptureConfig
@@ -25,6 +33,7 @@ from exporter.enrich.observer import AgentConfig
 from exporter.errors import ConfigError
 from exporter.fanout.config import SpoolConfig
 from exporter.quantities import Seconds, split_host_port
+from exporter.sinks.otlp.config import OtlpConfig
 from exporter.sinks.prometheus.config import PrometheusConfig
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.table import CONFIGS, SinkConfig
@@ -39,17 +48,29 @@ _SERVICE_LINK = re.compile(
 )
 
 
+def _otlp(value: Any) -> Any:
+    try:
+        return parse_sink(value) if isinstance(value, str) else value
+    except ConfigError as err:
+        raise ValueError(str(err)) from err
+
+
 class MetricsConfig(BaseModel):
     """
     The ``metrics`` section.
 
     Args:
         address: ``host:port`` for /metrics, /healthz and /readyz; empty for none.
+        otlp: An OpenTelemetry collector that is sent the same, as a sink of type ``otlp`` is
+            written; ``signal``, ``schema``, ``metrics``, ``queue`` and limits mean nothing here.
+        otlp_interval: Seconds between two messages to it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: str = ""
+    otlp: Annotated[OtlpConfig, BeforeValidator(_otlp)] | None = None
+    otlp_interval: Seconds = Field(60.0, ge=0.1, le=86_400)
 
     @field_validator("address")
     @classmethod

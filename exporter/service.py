@@ -24,6 +24,7 @@ from exporter.config import Config
 from exporter.errors import ExporterError, SinkError
 from exporter.pipeline import Pipeline
 from exporter.sinks.credentials import Watched
+from exporter.sinks.otlp.telemetry import TelemetryExporter
 from exporter.sinks.stdout.deliver import DescriptorWriter
 from exporter.status import RUN_DIRECTORY, Answer, StatusServer, as_json, text
 from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition, printable
@@ -81,6 +82,7 @@ class Service:
             "/ledger": self._ledger,
         }
         self._servers = (StatusServer(routes), StatusServer(routes))
+        self._telemetry = self._make_telemetry()
 
     def run(self) -> int:
         """
@@ -98,12 +100,16 @@ class Service:
             self.pipeline.start()
             try:
                 self._capturing = True
+                if self._telemetry is not None:
+                    self._telemetry.start()
                 self._loop()
             finally:
                 self._capturing = False
                 if self._reloading is not None:
                     self._reloading.join()
                 self.pipeline.stop()
+                if self._telemetry is not None:
+                    self._telemetry.close()
         finally:
             for server in self._servers:
                 server.close()
@@ -177,6 +183,13 @@ class Service:
 
         handlers = {signal.SIGINT: handle, signal.SIGTERM: handle, signal.SIGHUP: reload}
         return [(number, signal.signal(number, handler)) for number, handler in handlers.items()]
+
+    def _make_telemetry(self) -> TelemetryExporter | None:
+        wanted = self._config.metrics
+        if wanted.otlp is None:
+            return None
+        own = Metrics(self.pipeline.reading)
+        return TelemetryExporter(wanted.otlp, wanted.otlp_interval, own)
 
     def _start_servers(self) -> None:
         metrics, control = self._servers

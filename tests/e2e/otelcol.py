@@ -32,6 +32,10 @@ def binary() -> Path:
     return directory / "otelcol"
 
 
+#: How a request begins in its file.
+_BEGINS = (b'{"resourceLogs"', b'{"resourceMetrics"')
+
+
 @dataclass(frozen=True)
 class Listener:
     """One of its receivers: ports on 127.0.0.1."""
@@ -105,10 +109,12 @@ class Otelcol:
         return self._output.stat().st_size
 
     def requests(self, mark: int = 0) -> list[dict[str, Any]]:
-        """What it received since then, a request each; a torn last one was never answered."""
+        """What it received since then, a request each; a torn one was never answered."""
         kept = self._output.read_bytes()[mark:].rpartition(b"\n")[0]
         # A file exporter that was killed while it wrote leaves half a line before the next.
-        return [json.loads(line) for line in kept.splitlines() if line.endswith(b"}")]
+        starts = [max(map(line.rfind, _BEGINS)) for line in kept.splitlines()]
+        lines = zip(kept.splitlines(), starts, strict=True)
+        return [json.loads(line[at:]) for line, at in lines if at >= 0 and line.endswith(b"}")]
 
     def logs(self, mark: int = 0) -> list[dict[str, Any]]:
         """All log records."""

@@ -42,7 +42,7 @@ class OtlpSink:
         self._config = config
         self._limits = Limits(config.max_flows, config.max_octets)
         self._destination = destination(config, environment)
-        self._client = _client(config, self._destination)
+        self._client = client_of(config, self._destination)
         metrics = config.metrics.model_copy(
             update={"temporality": temporality(config, environment)}
         )
@@ -94,7 +94,8 @@ class OtlpSink:
         return Envelope(attributes)
 
 
-def _client(config: OtlpConfig, destination: Destination) -> Client:
+def client_of(config: OtlpConfig, destination: Destination) -> Client:
+    """Speaks the destination's protocol. Opens nothing."""
     headers = Headers(config, destination.headers)
     if destination.protocol == "grpc":
         return GrpcClient(destination, METHODS[config.signal], headers)
