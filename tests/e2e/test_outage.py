@@ -12,25 +12,25 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from exporter._pb import flow_pb2
-from tests.e2e import traffic
 from tests.e2e.agent import Agent, wait_until
 from tests.e2e.broker import Broker
 from tests.e2e.net import Network, connect, disconnect
 from tests.e2e.otelcol import Otelcol, attributes
 from tests.e2e.test_delivery import passed, sink_of, wait_delivered, wait_drain
-from tests.e2e.test_exact import ADDRESSES, V4, pair
+from tests.e2e.test_exact import ADDRESSES, pair
+from tests.e2e.test_upgrade import pumping
 from tests.e2e.topic import read
 from tests.kernel.bpffs import bpffs
 
 OUTAGE = float(os.environ.get("TEST_OUTAGE", "0"))
 SINKS = ("kafka", "otlp")
-FLOWS = 1000
-#: Flows of a drain: those of the sender, and what else the two hosts say to each other.
-BATCH = FLOWS + 50
+#: Flows of a drain at most: two bursts of 200, and what else the two hosts say to each other.
+BATCH = 450
 
 
 def test_destinations_and_agent_are_killed(
@@ -61,14 +61,11 @@ sinks:
             "--interfaces", one.device, "--drain-interval", "0.5s", "--pin", str(pins / "agent"),
         )  # fmt: skip
 
-    with bpffs(tmp_path) as pins, collector:
+    with bpffs(tmp_path) as pins, collector, ExitStack() as stack:
         first = agent("first", pins).__enter__()
         try:
             connect(one, other, ADDRESSES)
-            sender = traffic.start(
-                one.netns, "udp", "--host", V4[1], "--count", int(400_000 * (1 + OUTAGE)),
-                "--flows", FLOWS, "--size", 64, "--first_port", 9,
-            )  # fmt: skip
+            pump = stack.enter_context(pumping(one.netns))
             for sink in SINKS:
                 wait_until(partial(has_delivered, first, sink), "a delivery")
             broker.kill()
@@ -86,7 +83,7 @@ sinks:
             time.sleep(OUTAGE / 2)
             broker.start()
             collector.start()
-            traffic.finish(sender)
+            pump.stop()
             counters = disconnect(one)
             ledger = wait_delivered(second)
             assert second.stop() == 0, second.log

@@ -32,7 +32,7 @@ def test_own_metrics_arrive(network: Network, tmp_path: Path, protocol: str) -> 
         arguments = ["--config", str(config), "--interfaces", one.device, "--drain-interval", "1s"]
         with Agent(one.netns, tmp_path, *arguments) as agent:
             connect(one, other, ADDRESSES)
-            wait_until(lambda: list(collector.metrics()), "the first message")
+            wait_until(collector.requests, "the first message")
             collector.kill()
             traffic.run(one.netns, "udp", "--host", V4[1], "--count", 2000, "--flows", 20,
                         "--size", 64, "--first_port", 9)  # fmt: skip
