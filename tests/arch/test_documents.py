@@ -85,7 +85,7 @@ def cells(heading: str) -> list[list[str]]:
 
 def measured() -> dict[str, dict[str, list[str]]]:
     """The newest results: rows by table and first cell."""
-    newest = max((ROOT / "benchmarks" / "results").glob("*.json"))
+    newest = max((ROOT / "benchmarks" / "results").glob("????-??-??.json"))
     tables = json.loads(newest.read_text())["tables"]
     return {table["name"]: {row[0]: row[1:] for row in table["rows"]} for table in tables}
 
@@ -129,7 +129,7 @@ def test_the_numbers_in_the_text_are_those_measured() -> None:
 
 def test_the_runtime_numbers_are_those_measured() -> None:
     """Ours beside bcc's, from the newest result's tables of maps, the ring and loading."""
-    newest = max((ROOT / "benchmarks" / "results").glob("*.json"))
+    newest = max((ROOT / "benchmarks" / "results").glob("????-??-??.json"))
     tables = {table["name"]: table["rows"] for table in json.loads(newest.read_text())["tables"]}
     maps = {(row[0], row[1]): [median_of(cell) for cell in row[2:4]] for row in tables["maps"]}
     ring = {row[0]: row[1] for row in tables["ring"]}
@@ -151,3 +151,19 @@ def test_the_runtime_numbers_are_those_measured() -> None:
     assert small == [
         f"{ms} ms, {mb} MB" for ms, mb in (load["counter", loader] for loader in loaders)
     ]
+
+
+def test_the_sinks_numbers_are_those_measured() -> None:
+    """Each row of the README's table, and what a spool adds."""
+    newest = max((ROOT / "benchmarks" / "results").glob("*-sinks.json"))
+    tables = {table["name"]: table["rows"] for table in json.loads(newest.read_text())["tables"]}
+    measured = {
+        f"{sink}, {variant}": [f"{micros} µs", rate, octets]
+        for sink, variant, micros, rate, _, octets in tables["sinks"]
+    }
+    rows = cells("sink | CPU per flow")
+    assert len(rows) >= 8
+    for name, *numbers in rows:
+        assert numbers == measured[name]
+    added = {row[0]: row[1] for row in tables["spool"]}["delivered at once"]
+    assert f"adds {added} µs" in README
