@@ -108,6 +108,8 @@ def _require(there: np.dtype[Any], ours: np.dtype[Any], where: str) -> None:
     for name in _shared(there, ours):
         one, other, path = there[name], ours[name], f"{where}.{name}"
         if other.names:
+            if not one.names:
+                raise ValueError(f"{path} is {one}, not a struct")
             _require(one, other, path)
         elif path != "counters.outcome" and not _fits(one, other):
             raise ValueError(f"{path} is {one}, which does not fit into {other}")

@@ -91,6 +91,7 @@ def retype(name: str, kind: Any) -> Callable[[list[Any]], None]:
             "stats.src_mac is .*, which does not fit",
         ),
         (changed("key", retype("ifindex", "<i8")), "key.ifindex is int64"),
+        (changed("counters", retype("seen", "<u8")), "counters.seen is uint64, not a struct"),
         (replace(OURS, outcomes=("x",) * 9).dumps(), "more outcomes are named than counted"),
     ],
 )
