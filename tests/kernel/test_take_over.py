@@ -41,12 +41,16 @@ def life(pins: Path, end: End | None, **settings: Any) -> Iterator[FlowFetcher]:
     config = CaptureConfig(**{"max_flows": 256, "ring_size": 4096, **settings})
     with FlowFetcher(config, store=PinStore(str(pins))) as fetcher:
         if end is not None:
-            number = fetcher.numbers().take(end.netns.path, set())
-            namespace = Namespace(number, end.netns.name, end.netns.path)
             index = end.netns.index(end.device)
-            fetcher.register(NetworkInterface(index, end.device, namespace=namespace))
+            place = namespace(fetcher, end)
+            fetcher.register(NetworkInterface(index, end.device, namespace=place))
         fetcher.take_over()
         yield fetcher
+
+
+def namespace(fetcher: FlowFetcher, end: End) -> Namespace:
+    number = fetcher.numbers().take(end.netns.path, set())
+    return Namespace(number, end.netns.name, end.netns.path)
 
 
 def flows(count: int, each: int = 1) -> list[bytes]:
@@ -136,13 +140,13 @@ def test_killed_while_taking_over(network: Network, pins: Path) -> None:
     """
     one, _ = quiet_pair(network)
     with life(pins, one) as first:
-        first.register(NetworkInterface(1, "lo"))
+        # lo of the pair's namespace: the machine's own has packets of others.
+        first.register(NetworkInterface(1, "lo", namespace=namespace(first, one)))
         send(one, *flows(7))
     config = CaptureConfig(max_flows=64, ring_size=4096)
     with FlowFetcher(config, store=PinStore(str(pins))) as second:
         assert second.store is not None
-        number = second.numbers().take(one.netns.path, set())
-        place = Namespace(number, one.netns.name, one.netns.path)
+        place = namespace(second, one)
         second.register(NetworkInterface(one.netns.index(one.device), one.device, namespace=place))
         send(one, *flows(3))
     assert sorted(path.name for path in (pins / "sets").iterdir()) == ["1", "2"]
