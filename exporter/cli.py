@@ -109,13 +109,14 @@ def _replay(parsed: argparse.Namespace) -> int:
 def _print_flows(replayed: Any, config: Any, schema: str, *, as_table: bool) -> None:
     from exporter.dedupe.config import DedupeConfig
     from exporter.dedupe.dedupe import Deduper
-    from exporter.enrich.interfaces import InterfaceNames
-    from exporter.enrich.observer import ObserverName
+    from exporter.enrich.table import Surroundings, make
     from exporter.sinks.encodings.jsonl import SHAPES, encode
 
     batch = Deduper(DedupeConfig(mode="none")).apply(replayed.batch)
-    batch = InterfaceNames(lambda: replayed.names).apply(batch)
-    batch = ObserverName(config.agent).apply(batch)
+    enrichment = make(config.enrich, config.agent, Surroundings(lambda: replayed.names))
+    enrichment.open()
+    batch = enrichment.apply(batch)
+    enrichment.close()
     if as_table:
         from rich.console import Console
 

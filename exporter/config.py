@@ -29,6 +29,7 @@ from pydantic import (
 from exporter import netobserv
 from exporter.capture.config import CaptureConfig
 from exporter.dedupe.config import DedupeConfig
+from exporter.enrich.config import EnrichConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.errors import ConfigError
 from exporter.fanout.config import SpoolConfig
@@ -89,7 +90,7 @@ class Config(BaseModel):
     Everything.
 
     Args:
-        capture, dedupe, agent, metrics: See there.
+        capture, dedupe, enrich, agent, metrics: See there.
         sinks: Destinations; standard output if there is none.
         spool: Where batches wait on disk for all of them.
         log_level: Of the log on standard error.
@@ -100,6 +101,7 @@ class Config(BaseModel):
 
     capture: CaptureConfig = CaptureConfig()
     dedupe: DedupeConfig = DedupeConfig()
+    enrich: EnrichConfig = EnrichConfig()
     agent: AgentConfig = AgentConfig()
     metrics: MetricsConfig = MetricsConfig()
     sinks: tuple[SinkConfig, ...] = (StdoutConfig(),)

@@ -22,9 +22,8 @@ from exporter.capture.interfaces import InterfaceWatcher
 from exporter.capture.store import PinStore
 from exporter.config import Config
 from exporter.dedupe.dedupe import Deduper
-from exporter.enrich.base import Enricher
-from exporter.enrich.interfaces import InterfaceNames
-from exporter.enrich.observer import ObserverName
+from exporter.enrich.table import Surroundings
+from exporter.enrich.table import make as make_enrichment
 from exporter.fanout.queue import BatchQueue
 from exporter.fanout.router import Router
 from exporter.fanout.spool.spool import Spool
@@ -35,7 +34,7 @@ from exporter.reload import plan as plan_reload
 from exporter.sinks.prometheus.deliver import FlowMetrics
 from exporter.sinks.prometheus.sink import PrometheusSink
 from exporter.sinks.table import SinkConfig, make
-from exporter.telemetry import Reading
+from exporter.telemetry import Enricher, Reading
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +56,8 @@ class Pipeline:
         self.watcher = InterfaceWatcher(config.capture, self.fetcher)
         self._drain = Drain(self.fetcher)
         self._deduper = Deduper(config.dedupe)
-        self._enrichers: tuple[Enricher, ...] = (
-            InterfaceNames(lambda: self.watcher.names),
-            ObserverName(config.agent),
+        self.enrichment = make_enrichment(
+            config.enrich, config.agent, Surroundings(lambda: self.watcher.names)
         )
         self.ledger = Ledger(self.fetcher.counts)
         self.router = Router([self._worker(sink) for sink in self.config.sinks], self.ledger)
@@ -75,11 +73,13 @@ class Pipeline:
         try:
             self.fetcher.open()
             self.router.start()
+            self.enrichment.open()
             self.watcher.start()
             self._take_over()
             log.info("capturing on %d interface(s)", self.fetcher.points())
         except BaseException:
             self.watcher.close()
+            self.enrichment.close()
             self.router.stop(0)
             self.fetcher.close()
             raise
@@ -98,8 +98,7 @@ class Pipeline:
         batch = self._drain.take(reason)
         drained = batch.totals
         batch = self._deduper.apply(batch)
-        for enricher in self._enrichers:
-            batch = enricher.apply(batch)
+        batch = self.enrichment.apply(batch)
         self.router.publish(batch, drained)
         self._settle()
         return batch
@@ -117,6 +116,7 @@ class Pipeline:
             self.tick(FlowEndReason.FORCED_END)
             self.ledger.close_kernel(counts_on=self._store is not None)
         finally:
+            self.enrichment.close()
             self.router.stop(self.config.shutdown_timeout)
             self._settle()
             self.fetcher.close()
@@ -189,6 +189,10 @@ class Pipeline:
             map_pressure=self.fetcher.pressure(),
             dedupe_flows=len(self._deduper.window),
             dedupe_evictions=self._deduper.window.evictions,
+            enrichers={
+                name: Enricher(reading.seconds, **vars(reading.state))
+                for name, reading in self.enrichment.readings().items()
+            },
             sink_retries={worker.sink.name: worker.retries for worker in workers},
             sink_healthy={worker.sink.name: worker.healthy for worker in workers},
             sink_circuit={worker.sink.name: worker.circuit for worker in workers},

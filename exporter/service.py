@@ -234,13 +234,18 @@ class Service:
     def _readyz(self) -> Answer:
         """
         Ready while it captures: a destination that is away is no reason to send nobody here, or to
-        restart an agent that holds its rows. The body says how each sink does.
+        restart an agent that holds its rows. The body says how each sink does, and which enricher
+        has a problem.
         """
         if not self._capturing:
             return text(503, _NOT_YET)
         workers = self.pipeline.router.workers
         sinks = self.pipeline.ledger.balance().sinks
-        lines = ["ok\n" if all(worker.healthy for worker in workers) else "degraded\n"]
+        enrichers = self.pipeline.enrichment.readings()
+        problems = {name: one.state.problem for name, one in enrichers.items() if one.state.problem}
+        fine = not problems and all(worker.healthy for worker in workers)
+        lines = ["ok\n" if fine else "degraded\n"]
+        lines += [printable(f"enricher {name}: {what}") + "\n" for name, what in problems.items()]
         for worker in workers:
             name = worker.sink.name
             waiting = f"{sinks[name].pending.flows} pending, {sinks[name].spooled.flows} spooled"

@@ -21,6 +21,18 @@ EXPOSITION_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True)
+class Enricher:
+    """One enricher: ``enrich.base.State`` says what each number is."""
+
+    seconds: float
+    problem: str
+    hits: int
+    misses: int
+    evictions: int
+    entries: int
+
+
+@dataclass(frozen=True)
 class Reading:
     """Everything that the metrics are made of, at one moment."""
 
@@ -34,6 +46,7 @@ class Reading:
     map_pressure: Mapping[str, float]
     dedupe_flows: int
     dedupe_evictions: int
+    enrichers: Mapping[str, Enricher]
     sink_retries: Mapping[str, int]
     sink_healthy: Mapping[str, bool]
     sink_circuit: Mapping[str, str]
@@ -83,6 +96,7 @@ class Metrics:
         reading = self._read()
         yield from _kernel(reading.balance)
         yield from _stages(reading.balance)
+        yield from _enrichers(reading.enrichers)
         yield from _sinks(reading.balance.sinks)
         yield from _destinations(reading)
         yield from _state(reading)
@@ -179,6 +193,33 @@ def _stages(balance: Balance) -> Iterator[Any]:
                 for fate, tally in (("settled", carried.settled), ("lost", carried.lost))
             ],
         )
+
+
+def _enrichers(enrichers: Mapping[str, Enricher]) -> Iterator[Any]:
+    for name, meaning, value in (
+        ("seconds", "Time that drains spent in an enricher.", "seconds"),
+        ("hits", "Questions that an enricher answered from memory.", "hits"),
+        ("misses", "Questions that it had to ask elsewhere, or could not answer.", "misses"),
+        ("evictions", "What it forgot for want of room.", "evictions"),
+    ):
+        yield _counter(
+            f"enrich_{name}",
+            meaning,
+            ["enricher"],
+            [([which], getattr(one, value)) for which, one in enrichers.items()],
+        )
+    yield _gauge(
+        "enrich_entries",
+        "What an enricher holds in memory.",
+        ["enricher"],
+        [([which], one.entries) for which, one in enrichers.items()],
+    )
+    yield _gauge(
+        "enrich_healthy",
+        "1 while an enricher's answers are what they should be; /readyz says what the problem is.",
+        ["enricher"],
+        [([which], not one.problem) for which, one in enrichers.items()],
+    )
 
 
 def _sinks(sinks: Mapping[str, SinkCounts]) -> Iterator[Any]:

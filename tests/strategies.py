@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from exporter.abi.layout import FLOW_KEY, FLOW_STATS
+from exporter.batch.attributes import SIDES, Attribute, EndAttribute, Entities
 from exporter.batch.batch import FlowBatch, Interface, Observer, Point
 from exporter.testing import Row, make_batch
 from exporter.testing.batch import pack_address
@@ -144,3 +146,42 @@ def batches(draw: st.DrawFn, max_rows: int = 12) -> FlowBatch:
         interfaces={point: Interface(name) for point, name in names.items()},
         observer=Observer(draw(st.sampled_from(("", "192.0.2.7", "2001:db8::7"))), "node-1"),
     )
+
+
+POD = EndAttribute("k8s.pod.name", "Pod.", "K8S_Name", "k8s.{}.name")
+NAMESPACE = EndAttribute("k8s.namespace.name", "Namespace.", "K8S_Namespace", "k8s.{}.namespace")
+ASN = EndAttribute("as.number", "Autonomous system.", "AS", number=True)
+TEAM = Attribute("labels.team", "Of the user.", "team")
+FIRST = Attribute("flow.initiator", "Who began.", "Initiator")
+NUMBER = Attribute("flow.id", "Of the flow.", "FlowId", ipfix=148, number=True)
+COMMUNITY = Attribute("network.community_id", "Community ID.", "CommunityId")
+_ENDS = ((POD, NAMESPACE), (ASN,))
+_TEXTS = ("", "web-0", 'pod "a"\\b', "größe=1", "x" * 40)
+
+
+@st.composite
+def enriched(draw: st.DrawFn, max_rows: int = 12) -> FlowBatch:
+    """Batches with entities at either end and of the flow, and columns of numbers and of text."""
+    batch = draw(batches(max_rows))
+    count = len(batch)
+    groups = [tuple(one.of(side) for one in ends) for side in SIDES for ends in _ENDS]
+    entities = [draw(_entities(some, count)) for some in (*groups, (TEAM,), (FIRST,))]
+    ids = draw(st.lists(numbers(64), min_size=count, max_size=count))
+    texts = draw(st.lists(st.sampled_from(("", "1:abc=", "1:+/")), min_size=count, max_size=count))
+    added = {NUMBER: np.array(ids, np.uint64), COMMUNITY: np.array(texts, "S6")}
+    return replace(batch, entities=tuple(entities), added=added)
+
+
+@st.composite
+def _entities(draw: st.DrawFn, attributes: tuple[Attribute, ...], count: int) -> Entities:
+    size = draw(st.integers(0, 3))
+    values = {
+        what: (None, *(draw(_value(number=what.number)) for _ in range(size)))
+        for what in attributes
+    }
+    rows = draw(st.lists(st.integers(0, size), min_size=count, max_size=count))
+    return Entities(np.array(rows, np.uint32), values)
+
+
+def _value(*, number: bool) -> st.SearchStrategy[Any]:
+    return st.none() | (numbers(32) if number else st.sampled_from(_TEXTS))

@@ -22,6 +22,7 @@ from exporter.batch.schema import COLUMNS
 from exporter.capture.config import CaptureConfig
 from exporter.config import ENV_PREFIX, Config, MetricsConfig
 from exporter.dedupe.config import DedupeConfig
+from exporter.enrich.config import EnrichConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
@@ -39,6 +40,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("(top level)", "", Config),
     ("capture", "capture.", CaptureConfig),
     ("dedupe", "dedupe.", DedupeConfig),
+    ("enrich", "enrich.", EnrichConfig),
     ("agent", "agent.", AgentConfig),
     ("metrics", "metrics.", MetricsConfig),
     ("sinks[]: all types", "", DeliveryConfig),
@@ -111,6 +113,7 @@ def metrics_page() -> str:
         map_pressure={"flow_stats": 0.5},
         dedupe_flows=0,
         dedupe_evictions=0,
+        enrichers={},
         sink_retries={"stdout": 0},
         sink_healthy={"stdout": True},
         flow_series={"prometheus": 1},

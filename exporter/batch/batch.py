@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.abi.layout import FLOW_KEY
+from exporter.batch.attributes import Attribute, Column, Entities
 
 U1 = NDArray[np.uint8]
 U2 = NDArray[np.uint16]
@@ -105,7 +106,8 @@ class FlowBatch:
 
     ``key`` holds the flow key with the observation point that was counted; its fields are columns
     too. ``points`` numbers a list of observation points in ``point_lists``: lists are few, rows are
-    many. ``interfaces`` and ``observer`` are what enrichment found out about them.
+    many. ``interfaces`` and ``observer`` are what enrichment found out about them, ``entities`` and
+    ``added`` what it found out about rows.
     """
 
     key: NDArray[Any]
@@ -127,6 +129,8 @@ class FlowBatch:
     interfaces: Mapping[Point, Interface] = field(default_factory=dict)
     observer: Observer = Observer()
     window: Window = Window()
+    entities: tuple[Entities, ...] = ()
+    added: Mapping[Attribute, Column] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.key)
@@ -208,7 +212,17 @@ class FlowBatch:
 
     def take(self, rows: NDArray[Any] | slice) -> FlowBatch:
         """The rows that an index array, a mask or a slice selects. A slice copies nothing."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in ROW_COLUMNS})
+        columns = {name: getattr(self, name)[rows] for name in ROW_COLUMNS}
+        if self.entities:
+            columns["entities"] = tuple(some.take(rows) for some in self.entities)
+        if self.added:
+            columns["added"] = {what: column[rows] for what, column in self.added.items()}
+        return replace(self, **columns)
+
+    def attributes(self) -> tuple[Attribute, ...]:
+        """What enrichment added, in the order that it did."""
+        of_entities = (attribute for some in self.entities for attribute in some.values)
+        return (*of_entities, *self.added)
 
 
 #: Attributes of FlowBatch that have one element per row.

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from exporter.batch.attributes import Attribute, Value, known
 from exporter.batch.batch import IPV4_PREFIX, FlowBatch, Interface, Point
 
 TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
@@ -34,7 +37,7 @@ class FlowRecord:
     One flow record. ``batch.schema`` says what each column means.
 
     ``interface`` is the counted observation point's; ``points`` are all that saw the flow.
-    ``metadata`` is what enrichment added.
+    ``metadata`` is what enrichment added, as far as it is known.
     """
 
     time_flow_start_ns: int
@@ -62,7 +65,7 @@ class FlowRecord:
     points: tuple[PointName, ...]
     agent_ip: str
     agent_name: str
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: Mapping[Attribute, Value] = field(default_factory=dict)
 
     @property
     def interface(self) -> str:
@@ -114,14 +117,30 @@ def records(batch: FlowBatch) -> Iterator[FlowRecord]:
         [named[number] if named else () for number in batch.points.tolist()],
     ]
     observer = batch.observer
-    for row in zip(*columns, strict=True):
-        values: tuple[Any, ...] = (*row, observer.address, observer.name)
+    metadata = _metadata(batch)
+    for number, row in enumerate(zip(*columns, strict=True)):
+        values: tuple[Any, ...] = (*row, observer.address, observer.name, metadata[number])
         yield FlowRecord(*values)
 
 
 def point_names(points: tuple[Point, ...], batch: FlowBatch) -> tuple[PointName, ...]:
     """A list of observation points with the names that enrichment found; else the index."""
     return tuple(_name(point, batch) for point in points)
+
+
+def _metadata(batch: FlowBatch) -> list[dict[Attribute, Value]]:
+    """What enrichment added to each row."""
+    rows: list[dict[Attribute, Value]] = [{} for _ in range(len(batch))]
+    for some in batch.entities:
+        each = list(some.each())
+        for row, number in zip(rows, some.rows.tolist(), strict=True):
+            row.update(each[number])
+    for attribute, column in batch.added.items():
+        is_text = column.dtype.kind == "S"
+        for number in np.flatnonzero(known(column)).tolist():
+            value = column[number]
+            rows[number][attribute] = value.decode() if is_text else int(value)
+    return rows
 
 
 def _octets(rows: Any) -> list[bytes]:

@@ -1,22 +1,162 @@
-"""What an enricher is: adds to a batch, never drops or reorders rows."""
+"""
+What an enricher is: adds to a batch, never drops or reorders rows.
+
+Most of what can be known is about addresses. An :class:`AddressSource` is asked about each distinct
+address of a batch once; ``enrich.ends`` spreads its answers over both ends of all rows.
+
+None raises for the sake of a source that is away, slow or wrong: what it does not know is unknown,
+:meth:`Enricher.state` says why, and capture and export go on. None waits for anything in ``apply``:
+what has to be fetched is fetched by a thread of its own, and used once it is there.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
-from exporter.batch.batch import FlowBatch
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.batch.attributes import Attribute, EndAttribute, Value
+from exporter.batch.batch import U1, U4, FlowBatch, Window
 
 
-class Enricher(Protocol):
+@dataclass(frozen=True)
+class State:
+    """
+    How an enricher does.
+
+    Args:
+        problem: Why its answers are not what they should be, in one line; empty if they are.
+        hits: Questions answered from what it holds in memory.
+        misses: Questions that it had to ask elsewhere, or could not answer.
+        evictions: What it forgot for want of room.
+        entries: What it holds.
+    """
+
+    problem: str = ""
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    entries: int = 0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """
+    Of one enricher.
+
+    Args:
+        state: As it says.
+        seconds: Spent in it since the start, on the thread that drains.
+    """
+
+    state: State
+    seconds: float
+
+
+class Lifecycle(Protocol):
+    """What is opened before the first batch and closed after the last."""
+
+    #: For metrics, logs and /readyz: one word, unique in an agent.
+    name: str
+
+    def open(self) -> None:
+        """
+        Begin to fetch. Does not wait for what is remote.
+
+        Raises:
+            ExporterError: If it can never work as configured, in one line.
+        """
+
+    def close(self) -> None:
+        """Stop, and give everything back. Again is fine, and without ``open`` too."""
+
+    def state(self) -> State:
+        """From any thread, at any time."""
+
+
+class Enricher(Lifecycle, Protocol):
     """
     Adds what it knows to a batch.
 
     ``requires`` and ``provides`` name attributes of FlowBatch, so that the pipeline can refuse an
-    order that cannot work.
+    order that cannot work; what goes into ``entities`` and ``added`` is in ``attributes``.
     """
 
     requires: tuple[str, ...]
     provides: tuple[str, ...]
+    attributes: tuple[Attribute, ...]
 
     def apply(self, batch: FlowBatch) -> FlowBatch:
         """The batch with something added; the same rows in the same order."""
+
+
+class Local:
+    """For enrichers that fetch nothing: there is nothing to open, and nothing to go wrong."""
+
+    def open(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def state(self) -> State:
+        """Fine."""
+        return State()
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """
+    The distinct addresses of a batch, each once, in no order.
+
+    Args:
+        octets: uint8, shape (u, 16); IPv4 as ::ffff/96.
+        window: The time that the batch is of.
+    """
+
+    octets: U1
+    window: Window
+
+    def __len__(self) -> int:
+        return len(self.octets)
+
+    def is_ipv4(self) -> NDArray[np.bool_]:
+        """bool, shape (u,)."""
+        words = self.words()
+        low = words[:, 1] & np.uint64(0xFFFFFFFF)
+        return np.asarray((words[:, 0] == 0) & (low == 0xFFFF0000))
+
+    def words(self) -> NDArray[np.uint64]:
+        """As uint64, shape (u, 2), least significant octet first: for comparing, not for order."""
+        return np.ascontiguousarray(self.octets).view(np.uint64).reshape(len(self.octets), 2)
+
+    def packed(self) -> list[bytes]:
+        """Each as 16 octets, for tables in Python."""
+        joined = self.octets.tobytes()
+        return [joined[at : at + 16] for at in range(0, len(joined), 16)]
+
+
+@dataclass(frozen=True)
+class Found:
+    """
+    What a source knows of addresses.
+
+    Args:
+        numbers: uint32, shape (u,): which entity each address is; 0 is unknown.
+        values: By attribute, one value per entity; those of entity 0 are unknown.
+    """
+
+    numbers: U4
+    values: Mapping[EndAttribute, tuple[Value, ...]]
+
+
+class AddressSource(Lifecycle, Protocol):
+    """Knows something of addresses, whichever end of a flow they are."""
+
+    attributes: tuple[EndAttribute, ...]
+
+    def look_up(self, addresses: Addresses) -> Found:
+        """What is known now. Does not wait."""

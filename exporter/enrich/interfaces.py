@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch, Interface, Point
+from exporter.enrich.base import Local
 
 
-class InterfaceNames:
+class InterfaceNames(Local):
     """
     Looks each observation point up once per batch.
 
@@ -16,8 +18,10 @@ class InterfaceNames:
         names: Gives (namespace number, ifindex) -> interface, as of now.
     """
 
+    name = "interfaces"
     requires: tuple[str, ...] = ("point_lists",)
     provides: tuple[str, ...] = ("interfaces",)
+    attributes: tuple[Attribute, ...] = ()
 
     def __init__(self, names: Callable[[], Mapping[tuple[int, int], Interface]]) -> None:
         self._names = names

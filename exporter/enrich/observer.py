@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch, Observer
+from exporter.enrich.base import Local
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class AgentConfig(BaseModel):
         return text
 
 
-class ObserverName:
+class ObserverName(Local):
     """
     Says who observed, on every batch.
 
@@ -72,8 +74,10 @@ class ObserverName:
         config: The rules.
     """
 
+    name = "observer"
     requires: tuple[str, ...] = ()
     provides: tuple[str, ...] = ("observer",)
+    attributes: tuple[Attribute, ...] = ()
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter import __version__
 from exporter.batch.batch import Totals
 from exporter.ledger import Carried, Tally
-from exporter.telemetry import PREFIX, Metrics, Reading, setup_log
+from exporter.telemetry import PREFIX, Enricher, Metrics, Reading, setup_log
 from tests.unit.test_ledger import BALANCE, KERNEL, ONE, SINK
 
 READING = Reading(
@@ -26,6 +26,7 @@ READING = Reading(
     map_pressure={"flow_ring": 0.5},
     dedupe_flows=4,
     dedupe_evictions=6,
+    enrichers={"kubernetes": Enricher(0.5, "away", 7, 8, 9, 10)},
     sink_retries={"grpc": 9, "stdout": 0},
     sink_healthy={"grpc": False, "stdout": True},
     sink_circuit={"grpc": "half-open", "stdout": "closed"},
@@ -142,6 +143,12 @@ def test_every_sample() -> None:
         ("map_pressure_ratio", labelled(map="flow_ring")): 0.5,
         ("dedupe_flows", labelled()): 4,
         ("dedupe_evictions_total", labelled()): 6,
+        ("enrich_seconds_total", labelled(enricher="kubernetes")): 0.5,
+        ("enrich_hits_total", labelled(enricher="kubernetes")): 7,
+        ("enrich_misses_total", labelled(enricher="kubernetes")): 8,
+        ("enrich_evictions_total", labelled(enricher="kubernetes")): 9,
+        ("enrich_entries", labelled(enricher="kubernetes")): 10,
+        ("enrich_healthy", labelled(enricher="kubernetes")): 0,
         ("ledger_closes", labelled()): 1,
         ("build_info", labelled(version=__version__)): 1,
     }

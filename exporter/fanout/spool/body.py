@@ -4,7 +4,8 @@ A batch as octets and back: whole columns, each as narrow as its values allow.
 ::
 
     8 octets    length of the description
-    JSON        rows, window, observer, interfaces, lists of points, how each column is written
+    JSON        rows, window, observer, interfaces, lists of points, how each column is written,
+                what enrichment added
     columns     each begins at a multiple of 8
 
 A column is written as it is, as a narrower integer, or once if all rows have the same value.
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from exporter.batch.batch import FlowBatch, Interface, Observer, Point, Totals, Window
+from exporter.fanout.spool import additions
 from exporter.fanout.spool.layout import OWN, Layout, convert
 
 _LENGTH = struct.Struct("<Q")
@@ -81,7 +83,12 @@ def _encode(batch: FlowBatch) -> Body:
         code, column = _narrow(np.ascontiguousarray(getattr(batch, name), kind.base))
         written[name] = code
         columns += _padded(memoryview(column.data).cast("B") if column.size else b"")
-    described = {"rows": len(batch), "columns": written, **_describe(batch)}
+    more: list[dict[str, Any]] = []
+    for about, values in additions.columns(batch):
+        code, column = _narrow(values)
+        more.append({**about, "code": code})
+        columns += _padded(memoryview(column.view(np.uint8).data))
+    described = {"rows": len(batch), "columns": written, "more": more, **_describe(batch)}
     # The standard library's: names of interfaces may hold what is not UTF-8.
     text = json.dumps(described, separators=(",", ":")).encode()
     buffers = (*_padded(_LENGTH.pack(len(text)) + text), *columns)
@@ -138,14 +145,18 @@ def _used(batch: FlowBatch) -> Mapping[Point, Interface]:
 
 def _decode(body: bytearray, at: int, described: Any, layout: Layout) -> FlowBatch:
     rows = int(described["rows"])
-    columns: dict[str, Any] = {}
-    for name, kind in layout.types.items():
-        code = described["columns"][name]
+
+    def read(code: str, kind: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        nonlocal at
         count = min(rows, 1) if code == _SAME else rows
         stored = np.dtype(code) if code not in ("", _SAME) else kind
         column = np.frombuffer(body, stored, count, at)
         at = _aligned(at + stored.itemsize * count)
-        columns[name] = _widen(column, kind, rows)
+        return _widen(column, kind, rows)
+
+    names = described["columns"]
+    columns: dict[str, Any] = {n: read(names[n], kind) for n, kind in layout.types.items()}
+    columns |= additions.restore(described["more"], read)
     if at != len(body):
         raise ValueError(f"{len(body) - at} octets too many")
     for name, kind in OWN.types.items():

@@ -19,9 +19,11 @@ import orjson
 
 from exporter.batch.batch import FlowBatch, FlowEndReason
 from exporter.batch.record import TCP, WITH_PORTS, FlowRecord, PointName
+from exporter.sinks.encodings.additions import flat as flat_metadata
+from exporter.sinks.encodings.additions import json_flat, json_nested, nested
 from exporter.sinks.encodings.columns import HOLES, MASKS, point_lists, same
 from exporter.sinks.encodings.protocols import protocol_name
-from exporter.sinks.encodings.template import Template
+from exporter.sinks.encodings.template import Part, Template
 
 __all__ = [
     "SHAPES",
@@ -52,19 +54,23 @@ def otel(record: FlowRecord) -> dict[str, Any]:
         network["vlan"] = {"id": record.vlan_id}
     if record.inner_vlan_id:
         network["inner"] = {"vlan": {"id": record.inner_vlan_id}}
+    more = nested(record.metadata)
     return {
         "time": {
             "start": rfc3339(record.time_flow_start_ns),
             "end": rfc3339(record.time_flow_end_ns),
         },
-        "source": _end(record, record.source, record.source_port, record.source_mac),
+        "source": _end(record, record.source, record.source_port, record.source_mac)
+        | more.pop("source", {}),
         "destination": _end(
             record, record.destination, record.destination_port, record.destination_mac
-        ),
-        "network": network,
-        "flow": _flow(record),
+        )
+        | more.pop("destination", {}),
+        "network": network | more.pop("network", {}),
+        "flow": _flow(record) | more.pop("flow", {}),
         "observer": {"address": record.agent_ip, "name": record.agent_name},
         "sampling": {"interval": record.sampling_interval},
+        **more,
     }
 
 
@@ -96,37 +102,46 @@ def netobserv(record: FlowRecord) -> dict[str, Any]:
         flat["Flags"] = netobserv_flags(record.tcp_control_bits, record.tcp_flag_sets)
     if record.icmp is not None:
         flat["IcmpType"], flat["IcmpCode"] = record.icmp
-    return flat
+    return flat | flat_metadata(record.metadata)
 
 
 SHAPES: dict[str, Shape] = {"otel": otel, "netobserv": netobserv}
 
-_OTEL = Template(
+#: With ``(name,)`` where what enrichment added to an object stands; without a name, to the record.
+_OTEL: tuple[Part | tuple[str], ...] = (
     '{"time":{"start":"<start>","end":"<end>"},"source":{"address":"<source>"',
     ("ports", ',"port":<source_port>'),
     ("source_mac", ',"mac":"<source_mac>"'),
+    ("source",),
     '},"destination":{"address":"<destination>"',
     ("ports", ',"port":<destination_port>'),
     ("destination_mac", ',"mac":"<destination_mac>"'),
+    ("destination",),
     '},"network":{"type":"ipv<version>","transport":"<transport>","iana_number":<protocol>',
     ("vlan", ',"vlan":{"id":<vlan>}'),
     ("inner_vlan", ',"inner":{"vlan":{"id":<inner_vlan>}}'),
-    '},"flow":{"bytes":<octets>,"ip_bytes":<ip_octets>,"packets":<packets>,'
-    '"direction":"<direction>","dscp":<dscp>',
+    ("network",),
+    '},"flow":{"bytes":<octets>,"ip_bytes":<ip_octets>,"packets":<packets>',
+    ',"direction":"<direction>","dscp":<dscp>',
     ("tcp", ',"tcp_flags":<control_bits>'),
     ("icmp", ',"icmp":{"type":<icmp_type>,"code":<icmp_code>}'),
     ("ended", ',"end_reason":"<end_reason>"'),
     ("duplicate", ',"duplicate":true'),
-    ',"interfaces":<interfaces>},"observer":<observer>,"sampling":{"interval":<sampling>}}\n',
+    ',"interfaces":<interfaces>',
+    ("flow",),
+    '},"observer":<observer>,"sampling":{"interval":<sampling>}',
+    ("",),
+    "}\n",
 )
-_NETOBSERV = Template(
-    '{"SrcMac":"<source_mac>","DstMac":"<destination_mac>","Etype":<ethertype>,'
-    '"TimeFlowStartMs":<start_ms>,"TimeFlowEndMs":<end_ms>,"TimeReceived":<received>,'
-    '"AgentIP":<agent>,<interfaces>,"Bytes":<octets>,"Packets":<packets>,"Sampling":<sampling>,'
-    '"SrcAddr":"<source>","DstAddr":"<destination>","Proto":<protocol>,"Dscp":<dscp><udns>',
+_NETOBSERV: tuple[Part | tuple[str], ...] = (
+    '{"SrcMac":"<source_mac>","DstMac":"<destination_mac>","Etype":<ethertype>',
+    ',"TimeFlowStartMs":<start_ms>,"TimeFlowEndMs":<end_ms>,"TimeReceived":<received>',
+    ',"AgentIP":<agent>,<interfaces>,"Bytes":<octets>,"Packets":<packets>,"Sampling":<sampling>',
+    ',"SrcAddr":"<source>","DstAddr":"<destination>","Proto":<protocol>,"Dscp":<dscp><udns>',
     ("ports", ',"SrcPort":<source_port>,"DstPort":<destination_port>'),
     ("tcp", ',"Flags":<flags>'),
     ("icmp", ',"IcmpType":<icmp_type>,"IcmpCode":<icmp_code>'),
+    ("",),
     "}\n",
 )
 
@@ -143,7 +158,7 @@ def encode(batch: FlowBatch, shape: Shape) -> bytes:
     if shape is otel:
         who = orjson.dumps({"address": observer.address, "name": observer.name})
         more = {"observer": same(who), "interfaces": point_lists(batch, _interfaces)}
-        template = _OTEL
+        parts, additions = _OTEL, json_nested(batch)
     else:
         more = {
             "agent": same(orjson.dumps(observer.address)),
@@ -151,8 +166,10 @@ def encode(batch: FlowBatch, shape: Shape) -> bytes:
             "interfaces": point_lists(batch, _netobserv_interfaces),
             "udns": point_lists(batch, _udns),
         }
-        template = _NETOBSERV
-    return b"".join(template.fill(batch, {**HOLES, **more}, MASKS))
+        parts, additions = _NETOBSERV, json_flat(batch)
+    template = Template(*additions.within(parts))
+    holes = additions.all_holes({**HOLES, **more})
+    return b"".join(template.fill(batch, holes, additions.all_masks(MASKS)))
 
 
 def _interfaces(points: tuple[PointName, ...]) -> bytes:

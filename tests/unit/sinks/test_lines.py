@@ -18,7 +18,7 @@ from exporter.batch.record import address_text, records
 from exporter.sinks.encodings import cells
 from exporter.sinks.encodings.jsonl import SHAPES, encode, rfc3339
 from exporter.testing import Row, make_batch
-from tests.strategies import batches, numbers
+from tests.strategies import batches, enriched, numbers
 
 
 def texts(column: cells.Cells) -> list[str]:
@@ -33,7 +33,7 @@ def one_by_one(batch: FlowBatch, schema: str) -> bytes:
 
 
 @pytest.mark.parametrize("schema", ["otel", "netobserv"])
-@given(batch=batches())
+@given(batch=batches() | enriched())
 def test_whole_batches_are_as_single_records(schema: str, batch: FlowBatch) -> None:
     """All families, protocols, optional parts, and values at the edges of their columns."""
     with mock.patch.object(time, "time", return_value=1_700_000_009.9):
