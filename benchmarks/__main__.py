@@ -6,6 +6,7 @@ import sys
 
 from benchmarks import (
     bench_agent,
+    bench_enrich,
     bench_kernel,
     bench_load,
     bench_maps,
@@ -18,6 +19,7 @@ from benchmarks.report import machine, write
 BENCHMARKS = {
     "kernel": bench_kernel.run,
     "pipeline": bench_pipeline.run,
+    "enrich": bench_enrich.run,
     "startup": bench_agent.startup,
     "agent": bench_agent.run,
     "maps": bench_maps.run,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,6 +153,7 @@ class Found:
     values: Mapping[EndAttribute, tuple[Value, ...]]
 
 
+@runtime_checkable
 class AddressSource(Lifecycle, Protocol):
     """Knows something of addresses, whichever end of a flow they are."""
 
