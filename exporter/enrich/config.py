@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from exporter.enrich.networks.config import NetworksConfig
+
 
 class EnrichConfig(BaseModel):
     """
     The ``enrich`` section.
+
+    Args:
+        networks: See there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    networks: NetworksConfig | None = None

@@ -12,6 +12,7 @@ from exporter.enrich.base import AddressSource, Enricher, Reading
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.ends import EndEnricher
 from exporter.enrich.interfaces import InterfaceNames
+from exporter.enrich.networks.source import NetworkNames
 from exporter.enrich.observer import AgentConfig, ObserverName
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,12 @@ def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enri
     return Enrichment(enrichers)
 
 
-def _sources(_config: EnrichConfig) -> list[AddressSource]:
+def _sources(config: EnrichConfig) -> list[AddressSource]:
     """What is known of addresses, whichever end of a flow they are."""
-    return []
+    sources: list[AddressSource] = []
+    if config.networks is not None:
+        sources.append(NetworkNames(config.networks))
+    return sources
 
 
 class Enrichment:

@@ -1,0 +1,127 @@
+"""Files that somebody else replaces: read again on a thread when they change, never while asked."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from exporter.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+#: Device, inode, size and time of change in ns; ``None`` for a file that is not there.
+Stamp = tuple[int, int, int, int] | None
+
+#: Seconds between two looks at the files: a stat call each.
+_INTERVAL = 1.0
+
+
+class Files(Generic[T]):
+    """
+    What files hold.
+
+    A file that cannot be read or used changes nothing: what it held before stays, and
+    :attr:`problem` says so until the file is replaced.
+
+    Args:
+        paths: Any number; a symbolic link counts as what it leads to.
+        read: What one holds. Raises ConfigError, in one line that names the file.
+        use: Is given what all of them hold, in order of ``paths``, after each change; those that
+            could never be read are left out. Called by :meth:`open`, then on the thread.
+        interval: Seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        paths: tuple[Path, ...],
+        read: Callable[[Path], T],
+        use: Callable[[Mapping[Path, T]], None],
+        interval: float = _INTERVAL,
+    ) -> None:
+        self._paths = paths
+        self._read = read
+        self._use = use
+        self._interval = interval
+        self._seen: dict[Path, Stamp] = {}
+        self._held: dict[Path, T] = {}
+        self._problems: dict[Path, str] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why the first file that could not be used could not; empty if all could."""
+        return next(iter(dict(self._problems).values()), "")
+
+    def open(self) -> None:
+        """Read all of them now, and again when they change."""
+        self.look()
+        if self._paths and self._thread is None:
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._run, name="enrich-files", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread. Again is fine."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def look(self) -> None:
+        """Read what is another file than at the last look."""
+        changed = False
+        for path in self._paths:
+            # Before reading: what changes meanwhile is read again at the next look.
+            stamp = _stamp(path)
+            if path in self._seen and self._seen[path] == stamp:
+                continue
+            self._seen[path] = stamp
+            changed |= self._take(path)
+        if changed:
+            self._use({path: self._held[path] for path in self._paths if path in self._held})
+
+    def _take(self, path: Path) -> bool:
+        try:
+            self._held[path] = self._read(path)
+        except ConfigError as err:
+            self._problems[path] = str(err)
+            kept = "; what it held before stays in use" if path in self._held else ""
+            log.warning("%s%s", err, kept)
+            return False
+        self._problems.pop(path, None)
+        log.debug("read %s", path)
+        return True
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            self.look()
+
+
+def read_octets(path: Path, limit: int) -> bytes:
+    """
+    A file's octets.
+
+    Raises:
+        ConfigError: If it cannot be read, or has more than ``limit``.
+    """
+    try:
+        with path.open("rb") as file:
+            octets = file.read(limit + 1)
+    except OSError as err:
+        raise ConfigError(f"cannot read {path}: {err.strerror}") from err
+    if len(octets) > limit:
+        raise ConfigError(f"{path} has more than {limit >> 20} MiB")
+    return octets
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
