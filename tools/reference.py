@@ -23,6 +23,7 @@ from exporter.capture.config import CaptureConfig
 from exporter.config import ENV_PREFIX, Config, MetricsConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.config import EnrichConfig
+from exporter.enrich.geoip.config import GeoIpConfig
 from exporter.enrich.networks.config import NetworksConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
@@ -42,6 +43,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("capture", "capture.", CaptureConfig),
     ("dedupe", "dedupe.", DedupeConfig),
     ("enrich", "enrich.", EnrichConfig),
+    ("enrich.geoip", "enrich.geoip.", GeoIpConfig),
     ("enrich.networks", "enrich.networks.", NetworksConfig),
     ("agent", "agent.", AgentConfig),
     ("metrics", "metrics.", MetricsConfig),

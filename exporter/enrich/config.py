@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from exporter.enrich.geoip.config import GeoIpConfig
 from exporter.enrich.networks.config import NetworksConfig
 
 
@@ -12,9 +13,10 @@ class EnrichConfig(BaseModel):
     The ``enrich`` section.
 
     Args:
-        networks: See there.
+        geoip, networks: See there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    geoip: GeoIpConfig | None = None
     networks: NetworksConfig | None = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 from exporter.errors import ConfigError
 
@@ -107,16 +109,37 @@ def read_octets(path: Path, limit: int) -> bytes:
     A file's octets.
 
     Raises:
-        ConfigError: If it cannot be read, or has more than ``limit``.
+        ConfigError: If it cannot be read, is no regular file, or has more than ``limit``.
     """
-    try:
-        with path.open("rb") as file:
+    with open_regular(path, limit) as file:
+        try:
             octets = file.read(limit + 1)
-    except OSError as err:
-        raise ConfigError(f"cannot read {path}: {err.strerror}") from err
+        except OSError as err:
+            raise ConfigError(f"cannot read {path}: {err.strerror}") from err
     if len(octets) > limit:
         raise ConfigError(f"{path} has more than {limit >> 20} MiB")
     return octets
+
+
+def open_regular(path: Path, limit: int) -> BinaryIO:
+    """
+    A file to read, without waiting for anybody, whatever is there. The caller closes it.
+
+    Raises:
+        ConfigError: If it cannot be read, is no regular file, or has more than ``limit`` octets.
+    """
+    try:
+        # Opening a pipe would wait for its writer.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except OSError as err:
+        raise ConfigError(f"cannot read {path}: {err.strerror}") from err
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
+        return file
+    file.close()
+    if stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path} has more than {limit >> 20} MiB")
+    raise ConfigError(f"cannot read {path}: it is no regular file")
 
 
 def _stamp(path: Path) -> Stamp:

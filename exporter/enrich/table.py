@@ -11,6 +11,7 @@ from exporter.batch.batch import FlowBatch, Interface
 from exporter.enrich.base import AddressSource, Enricher, Reading
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.ends import EndEnricher
+from exporter.enrich.geoip.source import sources as geoip_sources
 from exporter.enrich.interfaces import InterfaceNames
 from exporter.enrich.networks.source import NetworkNames
 from exporter.enrich.observer import AgentConfig, ObserverName
@@ -44,6 +45,8 @@ def _sources(config: EnrichConfig) -> list[AddressSource]:
     sources: list[AddressSource] = []
     if config.networks is not None:
         sources.append(NetworkNames(config.networks))
+    if config.geoip is not None:
+        sources += geoip_sources(config.geoip)
     return sources
 
 

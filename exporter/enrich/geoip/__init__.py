@@ -1,0 +1,1 @@
+"""Where addresses are and whose: MaxMind's and IPinfo's databases."""
