@@ -19,7 +19,7 @@ T = TypeVar("T")
 Stamp = tuple[int, int, int, int] | None
 
 #: Seconds between two looks at the files: a stat call each.
-_INTERVAL = 1.0
+INTERVAL = 1.0
 
 
 class Files(Generic[T]):
@@ -34,7 +34,6 @@ class Files(Generic[T]):
         read: What one holds. Raises ConfigError, in one line that names the file.
         use: Is given what all of them hold, in order of ``paths``, after each change; those that
             could never be read are left out. Called by :meth:`open`, then on the thread.
-        interval: Seconds between two looks.
     """
 
     def __init__(
@@ -42,12 +41,10 @@ class Files(Generic[T]):
         paths: tuple[Path, ...],
         read: Callable[[Path], T],
         use: Callable[[Mapping[Path, T]], None],
-        interval: float = _INTERVAL,
     ) -> None:
         self._paths = paths
         self._read = read
         self._use = use
-        self._interval = interval
         self._seen: dict[Path, Stamp] = {}
         self._held: dict[Path, T] = {}
         self._problems: dict[Path, str] = {}
@@ -100,7 +97,7 @@ class Files(Generic[T]):
         return True
 
     def _run(self) -> None:
-        while not self._stop.wait(self._interval):
+        while not self._stop.wait(INTERVAL):
             self.look()
 
 

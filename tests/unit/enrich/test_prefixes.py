@@ -189,7 +189,7 @@ def test_a_million_addresses() -> None:
     names = answer.values[NAME]
     best = tree.search_best
     wrong = hits = 0
-    for packed, number in zip(_packed(asked), answer.numbers.tolist(), strict=True):
+    for packed, number in zip(packed_of(asked), answer.numbers.tolist(), strict=True):
         node = best(packed=packed)
         wrong += (node.prefix if node else None) != names[number]
         hits += node is not None
@@ -197,8 +197,8 @@ def test_a_million_addresses() -> None:
     assert hits > 500_000
 
 
-def _packed(octets: U1) -> list[bytes]:
-    """As the radix tree takes them: 4 octets of IPv4."""
+def packed_of(octets: U1) -> list[bytes]:
+    """Each as 16 octets, as 4 if it is IPv4."""
     whole = octets.tobytes()
     each = (whole[at : at + 16] for at in range(0, len(whole), 16))
     return [one[12:] if one.startswith(IPV4_PREFIX) else one for one in each]
