@@ -22,6 +22,7 @@ from exporter.errors import ConfigError
 
 #: Octets of a file. AWS publishes 2 MB, Azure 5 MB.
 _LARGEST = 64 << 20
+_DEEPEST = 32
 #: What tables of other tools call the first column.
 _HEADERS = ("cidr", "network", "prefix", "subnet")
 
@@ -44,8 +45,6 @@ def read_table(path: Path) -> tuple[Row, ...]:
         raise ConfigError(f"{path}:{err.line}: {err}") from None
     except ValueError as err:
         raise ConfigError(f"{path}: {' '.join(str(err).split())}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: lists within lists without end") from None
 
 
 class _WrongLineError(ValueError):
@@ -68,9 +67,20 @@ def _yaml(text: str) -> Any:
     # LibYAML's is ten times as fast; some builds of PyYAML lack it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        _check_depth(yaml.parse(text, Loader=loader))
         return yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
     except yaml.YAMLError as err:
         raise ValueError(f"not YAML: {err}") from None
+
+
+def _check_depth(events: Iterator[yaml.Event]) -> None:
+    """PyYAML's C code calls itself for each level, and crashes the process at 30,000 of them."""
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError(f"more than {_DEEPEST} lists or mappings within each other")
 
 
 def _json(text: str) -> Iterator[Row]:
