@@ -26,6 +26,7 @@ from exporter.enrich.config import EnrichConfig
 from exporter.enrich.geoip.config import GeoIpConfig
 from exporter.enrich.networks.config import NetworksConfig
 from exporter.enrich.observer import AgentConfig
+from exporter.enrich.services.config import ServicesConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
 from exporter.sinks.credentials import TlsConfig
@@ -45,6 +46,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("enrich", "enrich.", EnrichConfig),
     ("enrich.geoip", "enrich.geoip.", GeoIpConfig),
     ("enrich.networks", "enrich.networks.", NetworksConfig),
+    ("enrich.services", "enrich.services.", ServicesConfig),
     ("agent", "agent.", AgentConfig),
     ("metrics", "metrics.", MetricsConfig),
     ("sinks[]: all types", "", DeliveryConfig),

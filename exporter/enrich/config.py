@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from exporter.enrich.geoip.config import GeoIpConfig
 from exporter.enrich.networks.config import NetworksConfig
+from exporter.enrich.services.config import ServicesConfig
 
 
 class EnrichConfig(BaseModel):
@@ -13,10 +14,11 @@ class EnrichConfig(BaseModel):
     The ``enrich`` section.
 
     Args:
-        geoip, networks: See there.
+        geoip, networks, services: See there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     geoip: GeoIpConfig | None = None
     networks: NetworksConfig | None = None
+    services: ServicesConfig | None = None

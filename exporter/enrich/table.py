@@ -15,6 +15,7 @@ from exporter.enrich.geoip.source import sources as geoip_sources
 from exporter.enrich.interfaces import InterfaceNames
 from exporter.enrich.networks.source import NetworkNames
 from exporter.enrich.observer import AgentConfig, ObserverName
+from exporter.enrich.services.enricher import ServiceNames
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enri
     sources = _sources(config)
     if sources:
         enrichers.append(EndEnricher(*sources))
+    if config.services is not None:
+        enrichers.append(ServiceNames(config.services))
     return Enrichment(enrichers)
 
 

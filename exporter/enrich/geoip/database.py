@@ -99,7 +99,8 @@ class Database:
         self._counts.hits += hits
         self._counts.misses += len(addresses) - hits
         answers = tuple(
-            chosen(numbers[row][where], group.columns) for row, group in enumerate(self._groups)
+            Found(*chosen(numbers[row][where], group.columns))
+            for row, group in enumerate(self._groups)
         )
         if len(missing):
             self._keep(records[missing], numbers[:, missing])

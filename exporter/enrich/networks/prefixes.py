@@ -127,7 +127,7 @@ class PrefixTable:
 
     def look_up(self, addresses: Addresses) -> Found:
         """What is said of each address."""
-        return chosen(self.numbers(addresses), self.columns)
+        return Found(*chosen(self.numbers(addresses), self.columns))
 
 
 class _Things:

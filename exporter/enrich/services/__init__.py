@@ -1,0 +1,1 @@
+"""Names of services, by protocol and port."""
