@@ -22,6 +22,7 @@ from exporter.batch.schema import COLUMNS
 from exporter.capture.config import CaptureConfig
 from exporter.config import ENV_PREFIX, Config, MetricsConfig
 from exporter.dedupe.config import DedupeConfig
+from exporter.enrich.cloud.config import CloudConfig
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.geoip.config import GeoIpConfig
 from exporter.enrich.networks.config import NetworksConfig
@@ -48,6 +49,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("enrich.networks", "enrich.networks.", NetworksConfig),
     ("enrich.services", "enrich.services.", ServicesConfig),
     ("agent", "agent.", AgentConfig),
+    ("agent.cloud", "agent.cloud.", CloudConfig),
     ("metrics", "metrics.", MetricsConfig),
     ("sinks[]: all types", "", DeliveryConfig),
     *((f"sinks[]: type {c.model_fields['type'].default}", "", c) for c in CONFIGS),

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch, Observer
 from exporter.enrich.base import Local
+from exporter.enrich.cloud.config import CloudConfig
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class AgentConfig(BaseModel):
         interface: ``external``, ``local``, or ``name:IF``.
         family: Which addresses will do.
         name: Host name to report; the system's if empty.
+        cloud: See there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +52,7 @@ class AgentConfig(BaseModel):
     interface: str = "external"
     family: Literal["any", "ipv4", "ipv6"] = "any"
     name: str = ""
+    cloud: CloudConfig = CloudConfig()
 
     @field_validator("address")
     @classmethod

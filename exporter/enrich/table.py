@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from exporter.batch.batch import FlowBatch, Interface
 from exporter.enrich.base import AddressSource, Enricher, Reading
+from exporter.enrich.cloud.enricher import CloudPlace
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.ends import EndEnricher
 from exporter.enrich.geoip.source import sources as geoip_sources
@@ -35,6 +36,8 @@ class Surroundings:
 def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enrichment:
     """Every enricher that is asked for, not opened yet."""
     enrichers: list[Enricher] = [InterfaceNames(around.names), ObserverName(agent)]
+    if agent.cloud.wanted():
+        enrichers.append(CloudPlace(agent.cloud))
     sources = _sources(config)
     if sources:
         enrichers.append(EndEnricher(*sources))

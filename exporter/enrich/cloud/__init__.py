@@ -1,0 +1,1 @@
+"""Where the agent's own host is: cloud, region, zone, instance."""
