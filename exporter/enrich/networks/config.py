@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
-from exporter.enrich.networks.names import COLUMNS, check_key, values_of
-from exporter.enrich.networks.notations import said_by
-from exporter.enrich.networks.prefixes import Row, parse_network
+from exporter.batch.attributes import EndAttribute
+from exporter.enrich.networks.names import CIDR, COLUMNS, check_key, label, row_of
+from exporter.enrich.networks.notations import rows_of, said_by
+from exporter.enrich.networks.prefixes import Row
 from exporter.quantities import words
 
 
@@ -17,8 +18,7 @@ def _entries(content: Any) -> Any:
     """Any notation of a list of networks as what ``dump-config`` shows. Raises ValueError."""
     entries = []
     for cidr, columns in said_by(words(content)):
-        network = str(parse_network(cidr))
-        values_of(network, columns)
+        network = str(row_of(cidr, columns, ()).network)
         known = {key: str(value) for key, value in columns.items() if value not in (None, "")}
         entries.append({"cidr": network, **known})
     return tuple(entries)
@@ -51,12 +51,10 @@ class NetworksConfig(BaseModel):
                 raise ValueError(f"{key} is always added")
         return tuple(dict.fromkeys(keys))
 
+    def attributes(self) -> tuple[EndAttribute, ...]:
+        """What is added at each end."""
+        return (*COLUMNS.values(), CIDR, *map(label, self.labels))
+
     def rows(self) -> tuple[Row, ...]:
         """What ``cidrs`` say."""
-        return tuple(
-            Row(
-                parse_network(entry["cidr"]),
-                values_of(entry["cidr"], {k: v for k, v in entry.items() if k != "cidr"}),
-            )
-            for entry in self.cidrs
-        )
+        return tuple(rows_of(self.cidrs, self.attributes()))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from exporter.batch.attributes import EndAttribute, Value
+from exporter.enrich.networks.prefixes import Row, parse_network
 
 NAME = EndAttribute(
     "network.name", "Name of the narrowest network with one.", "SubnetLabel", "{}.cidr"
@@ -45,27 +47,28 @@ def check_key(key: str) -> str:
     return key
 
 
-def values_of(cidr: str, columns: Mapping[str, Any]) -> dict[EndAttribute, Value]:
+def row_of(cidr: str, columns: Mapping[str, Any], attributes: tuple[EndAttribute, ...]) -> Row:
     """
-    What a row of a table says; columns that are empty are left out.
+    A row of a table.
 
     Args:
-        cidr: Its network; its name too, if nothing else is said.
+        cidr: Its network, as written; its name too, if nothing else is said.
         columns: By name; those unknown here are labels.
+        attributes: Which of them are kept, in their order.
 
     Raises:
-        ValueError: If a value is none that a record can have.
+        ValueError: If it is no network, or a value is none that a record can have.
     """
+    network = parse_network(cidr)
     texts = {key: _text(key, value) for key, value in columns.items()}
-    known = {key: text for key, text in texts.items() if text}
-    if not known:
-        known = {"name": cidr}
+    if not any(texts.values()):
+        texts = {"name": str(network)}
     values: dict[EndAttribute, Value] = {
-        COLUMNS.get(key) or label(check_key(key)): text for key, text in known.items()
+        COLUMNS.get(key) or label(check_key(key)): text for key, text in texts.items() if text
     }
     if NAME in values:
-        values[CIDR] = cidr
-    return values
+        values[CIDR] = str(network)
+    return Row(network, tuple(map(values.get, attributes)))
 
 
 def _text(key: str, value: Any) -> str:
@@ -79,4 +82,5 @@ def _text(key: str, value: Any) -> str:
     # A lone surrogate, which YAML can spell: no encoder could write it.
     if not text.isascii() and text != text.encode(errors="replace").decode():
         raise ValueError(f"{str(key)[:80]} has a character that is none")
-    return text
+    # Few zones, many networks: each text is kept once.
+    return sys.intern(text)

@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from exporter.enrich.networks.names import values_of
-from exporter.enrich.networks.prefixes import Row, parse_network
+from exporter.batch.attributes import EndAttribute
+from exporter.enrich.networks.names import row_of
+from exporter.enrich.networks.prefixes import Row
 
 #: A network's text and its columns.
 Said = tuple[str, Mapping[str, Any]]
 
 
-def rows_of(content: Any) -> Iterator[Row]:
+def rows_of(content: Any, attributes: tuple[EndAttribute, ...]) -> Iterator[Row]:
     """
-    Rows of a list of networks in any notation.
+    Rows of a list of networks in any notation, with the values of some attributes.
 
     Raises:
         ValueError: If it is none of them, or has a network or a value that is none.
     """
     for cidr, columns in said_by(content):
-        network = parse_network(cidr)
-        yield Row(network, values_of(str(network), columns))
+        yield row_of(cidr, columns, attributes)
 
 
 def said_by(content: Any) -> Iterator[Said]:

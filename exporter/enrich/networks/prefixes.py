@@ -8,8 +8,7 @@ a look-up is one binary search whatever the nesting.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,12 +37,11 @@ class Network(NamedTuple):
         return f"{address}/{self.length}"
 
 
-@dataclass(frozen=True)
-class Row:
-    """What is said of a prefix. ``values`` by attribute, without those that are unknown."""
+class Row(NamedTuple):
+    """What is said of a prefix: ``values`` of a table's attributes in order, ``None`` for none."""
 
     network: Network
-    values: Mapping[EndAttribute, Value]
+    values: tuple[Value, ...]
 
 
 def parse_network(text: str) -> Network:
@@ -85,18 +83,15 @@ class PrefixTable:
     last one's. So ``10.1.0.0/16`` with a zone keeps the name of ``10.0.0.0/8``.
 
     Args:
-        rows: In any order but for equal prefixes; those of neither value are ignored.
-        attributes: Which of the values are used, in their order.
+        rows: In any order but for equal prefixes.
+        attributes: Of their values, as many.
     """
 
     def __init__(self, rows: Iterable[Row], attributes: tuple[EndAttribute, ...]) -> None:
-        said: dict[Network, list[Value]] = {}
-        for row in rows:
-            values = said.setdefault(row.network, [None] * len(attributes))
-            for place, attribute in enumerate(attributes):
-                value = row.values.get(attribute)
-                if value is not None:
-                    values[place] = value
+        said: dict[Network, tuple[Value, ...]] = {}
+        for network, values in rows:
+            before = said.get(network)
+            said[network] = values if before is None else _over(values, before)
         self._size = len(said)
         things = _Things(len(attributes))
         ranges = {
@@ -146,7 +141,7 @@ class _Things:
 
 
 def _ranges(
-    said: list[tuple[Network, list[Value]]], things: _Things
+    said: list[tuple[Network, tuple[Value, ...]]], things: _Things
 ) -> tuple[list[int], list[int]]:
     """Where ranges begin and the numbers of what they have; ``said`` is of one family, in order."""
     starts, numbers = [0], [0]
@@ -165,14 +160,18 @@ def _ranges(
             end, _ = around.pop()
             begin(end, around[-1][1] if around else 0)
         outer = things.all[around[-1][1] if around else 0]
-        merged = (o if v is None else v for v, o in zip(values, outer, strict=True))
-        number = things.number(tuple(merged))
+        number = things.number(_over(values, outer))
         begin(network.first, number)
         around.append((network.first + (1 << (_BITS[network.version] - network.length)), number))
     while around:
         end, _ = around.pop()
         begin(end, around[-1][1] if around else 0)
     return starts, numbers
+
+
+def _over(values: tuple[Value, ...], others: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Each of the values, the other where there is none."""
+    return tuple(o if v is None else v for v, o in zip(values, others, strict=True))
 
 
 def _packed(version: int, starts: list[int], numbers: list[int]) -> _Ranges:

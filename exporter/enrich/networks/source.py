@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from exporter.batch.attributes import EndAttribute
 from exporter.enrich.base import Addresses, Found, State
 from exporter.enrich.files import Files
 from exporter.enrich.networks.config import NetworksConfig
-from exporter.enrich.networks.names import CIDR, COLUMNS, label
 from exporter.enrich.networks.prefixes import PrefixTable, Row
 from exporter.enrich.networks.tables import read_table
 
@@ -28,13 +28,9 @@ class NetworkNames:
     name = "networks"
 
     def __init__(self, config: NetworksConfig) -> None:
-        self.attributes: tuple[EndAttribute, ...] = (
-            *COLUMNS.values(),
-            CIDR,
-            *map(label, config.labels),
-        )
+        self.attributes: tuple[EndAttribute, ...] = config.attributes()
         self._rows = config.rows()
-        self._files = Files(config.files, read_table, self._use)
+        self._files = Files(config.files, lambda path: read_table(path, self.attributes), self._use)
         self._table = PrefixTable(self._rows, self.attributes)
         self._hits = self._misses = 0
 
@@ -62,5 +58,5 @@ class NetworkNames:
         return found
 
     def _use(self, tables: Mapping[Path, tuple[Row, ...]]) -> None:
-        rows = [row for table in tables.values() for row in table]
-        self._table = PrefixTable((*rows, *self._rows), self.attributes)
+        rows = chain.from_iterable((*tables.values(), self._rows))
+        self._table = PrefixTable(rows, self.attributes)

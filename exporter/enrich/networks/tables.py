@@ -14,11 +14,14 @@ from typing import Any
 import orjson
 import yaml
 
+from exporter.batch.attributes import EndAttribute
 from exporter.enrich.files import read_octets
-from exporter.enrich.networks.names import values_of
+from exporter.enrich.networks.names import row_of
 from exporter.enrich.networks.notations import rows_of
-from exporter.enrich.networks.prefixes import Row, parse_network
+from exporter.enrich.networks.prefixes import Row
 from exporter.errors import ConfigError
+
+Attributes = tuple[EndAttribute, ...]
 
 #: Octets of a file. AWS publishes 2 MB, Azure 5 MB.
 _LARGEST = 64 << 20
@@ -27,9 +30,9 @@ _DEEPEST = 32
 _HEADERS = ("cidr", "network", "prefix", "subnet")
 
 
-def read_table(path: Path) -> tuple[Row, ...]:
+def read_table(path: Path, attributes: Attributes) -> tuple[Row, ...]:
     """
-    All rows of a file.
+    All rows of a file, with the values of some attributes.
 
     Raises:
         ConfigError: On the first thing that is wrong in it, in one line with the place.
@@ -40,7 +43,7 @@ def read_table(path: Path) -> tuple[Row, ...]:
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not text in UTF-8") from None
     try:
-        return tuple(_rows(text, path.suffix.lower()))
+        return tuple(_rows(text, path.suffix.lower(), attributes))
     except _WrongLineError as err:
         raise ConfigError(f"{path}:{err.line}: {err}") from None
     except ValueError as err:
@@ -53,14 +56,14 @@ class _WrongLineError(ValueError):
         self.line = line
 
 
-def _rows(text: str, suffix: str) -> Iterator[Row]:
+def _rows(text: str, suffix: str, attributes: Attributes) -> Iterator[Row]:
     if suffix in (".yaml", ".yml"):
-        return rows_of(_yaml(text) or [])
+        return rows_of(_yaml(text) or [], attributes)
     if suffix in (".jsonl", ".ndjson"):
-        return _json_lines(text)
+        return _json_lines(text, attributes)
     if suffix == ".json" or text.lstrip()[:1] in ("[", "{"):
-        return _json(text)
-    return _csv(text)
+        return _json(text, attributes)
+    return _csv(text, attributes)
 
 
 def _yaml(text: str) -> Any:
@@ -83,28 +86,28 @@ def _check_depth(events: Iterator[yaml.Event]) -> None:
             raise ValueError(f"more than {_DEEPEST} lists or mappings within each other")
 
 
-def _json(text: str) -> Iterator[Row]:
+def _json(text: str, attributes: Attributes) -> Iterator[Row]:
     try:
         content = orjson.loads(text)
     except orjson.JSONDecodeError as err:
         if "\n{" in text.strip():
-            return _json_lines(text)
+            return _json_lines(text, attributes)
         raise ValueError(f"not JSON: {err}") from None
     # One line of JSON lines.
     is_entry = isinstance(content, dict) and ("cidr" in content or "cidrs" in content)
-    return rows_of([content] if is_entry else content)
+    return rows_of([content] if is_entry else content, attributes)
 
 
-def _json_lines(text: str) -> Iterator[Row]:
+def _json_lines(text: str, attributes: Attributes) -> Iterator[Row]:
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                yield from rows_of([orjson.loads(line)])
+                yield from rows_of([orjson.loads(line)], attributes)
             except ValueError as err:
                 raise _WrongLineError(number, err) from None
 
 
-def _csv(text: str) -> Iterator[Row]:
+def _csv(text: str, attributes: Attributes) -> Iterator[Row]:
     """
     ``cidr,name[,key=value ...]``, or columns named by a header whose first is ``cidr``; ``#``
     begins a comment.
@@ -119,24 +122,22 @@ def _csv(text: str) -> Iterator[Row]:
             if not begun and cells[0].strip().lower() in _HEADERS:
                 header = [cell.strip().lower() for cell in cells[1:]]
             else:
-                yield _csv_row(cells, header)
+                yield row_of(cells[0], _csv_columns(cells, header), attributes)
             begun = True
     except (csv.Error, ValueError) as err:
         raise _WrongLineError(lines.line_num, err) from None
 
 
-def _csv_row(cells: list[str], header: list[str] | None) -> Row:
-    network = parse_network(cells[0])
+def _csv_columns(cells: list[str], header: list[str] | None) -> dict[str, str]:
     if header is not None:
         if len(cells) - 1 > len(header):
             raise ValueError(f"{len(cells)} cells below a header of {len(header) + 1}")
-        columns = dict(zip(header, cells[1:], strict=False))
-    else:
-        columns = {"name": cells[1] if len(cells) > 1 else ""}
-        for cell in cells[2:]:
-            key, separator, value = cell.partition("=")
-            if cell.strip() and not separator:
-                raise ValueError(f"{cell[:80]!r} is not KEY=VALUE")
-            if separator:
-                columns[key.strip()] = value
-    return Row(network, values_of(str(network), columns))
+        return dict(zip(header, cells[1:], strict=False))
+    columns = {"name": cells[1] if len(cells) > 1 else ""}
+    for cell in cells[2:]:
+        key, separator, value = cell.partition("=")
+        if cell.strip() and not separator:
+            raise ValueError(f"{cell[:80]!r} is not KEY=VALUE")
+        if separator:
+            columns[key.strip()] = value
+    return columns

@@ -62,6 +62,8 @@ AZURE = {
     ],
 }  # fmt: skip
 
+ATTRIBUTES = NetworksConfig().attributes()
+
 
 @contextmanager
 def opened(*files: Path, **settings: Any) -> Iterator[NetworkNames]:
@@ -247,7 +249,7 @@ def test_hostile_files(name: str, content: str | bytes, reason: str, tmp_path: P
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError) as raised:
-        read_table(path)
+        read_table(path, ATTRIBUTES)
     text = str(raised.value)
     assert text.startswith(f"{path}")
     assert reason in text
@@ -262,7 +264,7 @@ def test_aliases_cost_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("\n".join(lines))
     with pytest.raises(ConfigError, match="is not a network"):
-        read_table(path)
+        read_table(path, ATTRIBUTES)
 
 
 @given(content=st.text(max_size=60) | st.binary(max_size=60), form=st.sampled_from(
@@ -274,11 +276,11 @@ def test_anything_is_a_table_or_one_line(
     path = tmp_path_factory.getbasetemp() / f"any{form}"
     path.write_bytes(content if isinstance(content, bytes) else content.encode(errors="replace"))
     try:
-        rows, problem = read_table(path), ""
+        rows, problem = read_table(path, ATTRIBUTES), ""
     except ConfigError as err:
         rows, problem = (), str(err)
     assert len(problem.splitlines()) <= 1
-    orjson.dumps([list(row.values.values()) for row in rows])
+    orjson.dumps([list(row.values) for row in rows])
 
 
 class TestFiles:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from exporter.batch.batch import IPV4_PREFIX, U1, Window
 from exporter.enrich.base import Addresses
-from exporter.enrich.networks.names import CIDR, COLUMNS, NAME, values_of
-from exporter.enrich.networks.prefixes import PrefixTable, Row, parse_network
+from exporter.enrich.networks.names import CIDR, COLUMNS, NAME, row_of
+from exporter.enrich.networks.prefixes import PrefixTable, parse_network
 from exporter.testing.batch import pack_address
 
 ZONE = COLUMNS["zone"]
@@ -28,10 +28,7 @@ def addresses(texts: Sequence[str]) -> Addresses:
 def table(*rows: tuple[str, str, str]) -> PrefixTable:
     """Rows of network, name and zone."""
     return PrefixTable(
-        [
-            Row(parse_network(cidr), values_of(cidr, {"name": name, "zone": zone}))
-            for cidr, name, zone in rows
-        ],
+        [row_of(cidr, {"name": name, "zone": zone}, ATTRIBUTES) for cidr, name, zone in rows],
         ATTRIBUTES,
     )
 
@@ -163,7 +160,7 @@ def _walk(rows: list[tuple[str, str, str]], text: str) -> tuple[str | None, str 
         network = ipaddress.ip_network(cidr, strict=False)
         if address not in network:
             continue
-        for place, value in enumerate(columns if any(columns) else [cidr, ""]):
+        for place, value in enumerate(columns if any(columns) else [str(network), ""]):
             if value and network.prefixlen >= best.get(place, (-1, ""))[0]:
                 best[place] = (network.prefixlen, value)
     return best.get(0, (0, None))[1], best.get(1, (0, None))[1]
@@ -181,9 +178,7 @@ def test_a_million_addresses() -> None:
     tree = radix.Radix()
     for cidr in cidrs:
         tree.add(cidr)
-    found = PrefixTable(
-        [Row(parse_network(cidr), values_of(cidr, {"name": cidr})) for cidr in cidrs], (NAME,)
-    )
+    found = PrefixTable([row_of(cidr, {}, (NAME,)) for cidr in cidrs], (NAME,))
     asked = _random_addresses(rng, cidrs, 1_000_000)
     answer = found.look_up(Addresses(asked, Window()))
     names = answer.values[NAME]
