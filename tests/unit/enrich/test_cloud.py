@@ -151,6 +151,9 @@ def test_a_file(tmp_path: Path) -> None:
         assert said(place) == {"cloud.region": "here", "cloud.availability_zone": "b"}
         path.write_text('{"zone": "c", "instance": "i-1"}')
         wait_until(lambda: said(place)["cloud.availability_zone"] == "c", "it is read again")
+        path.write_text("zone: c\naccount: 012345670123")
+        wait_until(lambda: said(place).get("cloud.account.id"), "it is read again")
+        assert said(place)["cloud.account.id"] == "012345670123"
         for bad in ("zone: [1]", "- a", "town: x", "{", "zone: 'a\\\n", 'zone: "\\ud800"'):
             path.write_text(bad)
             wait_until(lambda: place.state().problem.startswith(str(path)), f"the problem of {bad}")

@@ -238,7 +238,10 @@ def test_tables_together(tmp_path: Path) -> None:
         ("a.yaml", "a: [10.0.0.0/8", ": not YAML: "),
         ("a.yaml", "- " * 100_000 + "x", "more than 32 lists or mappings within each other"),
         ("a.yaml", "[" * 100_000, "more than 32 lists or mappings within each other"),
-        ("a.yaml", "corp: 5", ": 'corp' is not a list of networks"),
+        ("a.yaml", "corp: 5", ": '5' is not a network"),
+        ("a.yaml", "corp: {}", ": 'corp' is not a list of networks"),
+        ("a.yaml", "[!!bool x, !!int '', !!timestamp x]", ": 'x' is not a network"),
+        ("a.yaml", "!!python/object/apply:os.getcwd []\n--- x", ": not YAML: "),
         ("a.yaml", "? [1, 2]\n: x", ""),
         ("a.yaml", f"- {{cidr: 10.0.0.0/8, name: {'9' * 5000}}}", ""),
         ("a.yaml", r'- {cidr: 10.0.0.0/8, name: "\ud800"}', ""),
@@ -389,3 +392,16 @@ def test_off_unless_asked_for() -> None:
     """Nothing is looked up without a section."""
     assert Config().enrich.networks is None
     assert Config().enrich.geoip is None
+
+
+def test_the_documents_example(tmp_path: Path) -> None:
+    """Its configuration loads, and names what it says."""
+    page = Path(__file__).parents[3] / "docs" / "enrich" / "networks.md"
+    (tmp_path / "config.yaml").write_text(page.read_text().split("```yaml\n")[1].split("```")[0])
+    config = load(tmp_path / "config.yaml", {}, {})
+    assert config.enrich.networks is not None
+    assert config.enrich.geoip is not None
+    assert config.enrich.services is not None
+    assert config.agent.cloud.metadata == "auto"
+    source = NetworkNames(config.enrich.networks)
+    assert said(source, "10.7.0.1")["network.name"] == "lab"
