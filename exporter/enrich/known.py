@@ -2,9 +2,10 @@
 What all enrichers there are can add, whether they are asked for or not: for the reference, for what
 people mistype, and for what comes back from a topic.
 
-An enricher shows up here by being in this room: a class with ``attributes``, and ``look_up`` or
-``apply``. What only a configuration decides, such as a user's own labels, an enricher has in its
-``attributes`` once it is made: see ``table.attributes_of``.
+An attribute shows up here by being in this room: under a name of its own in a module, in a tuple or
+mapping there, or among a class's ``attributes``. What only a configuration decides, such as a
+user's own labels, an enricher has in its ``attributes`` once it is made: see
+``table.attributes_of``.
 """
 
 from __future__ import annotations
@@ -12,31 +13,35 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from exporter import enrich
 from exporter.batch.attributes import SIDES, Attribute, EndAttribute
 
+Described = EndAttribute | Attribute
+
 
 @functools.cache
-def known() -> tuple[tuple[str, tuple[EndAttribute | Attribute, ...]], ...]:
-    """Enrichers that add attributes, by the names of their classes' modules, in order."""
-    found = []
-    for module in _modules(enrich.__path__, f"{enrich.__name__}."):
-        for thing in vars(importlib.import_module(module)).values():
-            if not isinstance(thing, type) or thing.__module__ != module:
-                continue
-            attributes = vars(thing).get("attributes")
-            can = hasattr(thing, "look_up") or hasattr(thing, "apply")
-            if can and isinstance(attributes, tuple) and attributes:
-                found.append((str(getattr(thing, "name", thing.__name__)), attributes))
-    return tuple(found)
+def known() -> dict[str, tuple[Described, ...]]:
+    """By the module or package of this room that has them; each once, in its order there."""
+    found: dict[Described, str] = {}
+    for info in pkgutil.walk_packages(enrich.__path__, f"{enrich.__name__}."):
+        room = info.name.removeprefix(f"{enrich.__name__}.").partition(".")[0]
+        module = importlib.import_module(info.name)
+        for thing in vars(module).values():
+            for one in _within(thing):
+                found.setdefault(one, room)
+    by_room: dict[str, tuple[Described, ...]] = {}
+    for one, room in found.items():
+        by_room[room] = (*by_room.get(room, ()), one)
+    return by_room
 
 
 @functools.cache
 def known_attributes() -> tuple[Attribute, ...]:
-    """Each at the ends that it is for, once."""
-    return tuple(dict.fromkeys(one for _, some in known() for one in at_ends(some)))
+    """Each at the ends that it is for."""
+    return tuple(one for some in known().values() for one in at_ends(some))
 
 
 @functools.cache
@@ -45,7 +50,7 @@ def by_name() -> dict[str, Attribute]:
     return {one.name: one for one in known_attributes()}
 
 
-def at_ends(attributes: tuple[EndAttribute | Attribute, ...]) -> Iterator[Attribute]:
+def at_ends(attributes: tuple[Described, ...]) -> Iterator[Attribute]:
     """Those of ends at either end."""
     for one in attributes:
         if isinstance(one, Attribute):
@@ -54,6 +59,13 @@ def at_ends(attributes: tuple[EndAttribute | Attribute, ...]) -> Iterator[Attrib
             yield from (one.of(side) for side in SIDES)
 
 
-def _modules(paths: list[str], prefix: str) -> Iterator[str]:
-    for info in pkgutil.walk_packages(paths, prefix):
-        yield info.name
+def _within(thing: Any) -> Iterator[Described]:
+    if isinstance(thing, Described):
+        yield thing
+    elif isinstance(thing, type):
+        yield from _within(vars(thing).get("attributes"))
+    elif isinstance(thing, tuple):
+        for one in thing:
+            yield from _within(one)
+    elif isinstance(thing, Mapping):
+        yield from _within(tuple(thing.values()))

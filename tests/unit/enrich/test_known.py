@@ -14,24 +14,18 @@ from exporter.enrich.config import EnrichConfig
 from exporter.enrich.known import at_ends, by_name, known, known_attributes
 from exporter.enrich.observer import AgentConfig
 from exporter.enrich.table import attributes_of
-from tests.strategies import ASN, TEAM
+from tests.strategies import ASN, POD, TEAM
 
 _MODULE = """
 from exporter.batch.attributes import Attribute, EndAttribute
-from exporter.enrich.base import Addresses, Found, Local
-class Source(Local):
-    name = "somewhere"
+class Source:
     attributes = (EndAttribute("as.number", "Autonomous system.", "AS", number=True),)
-    def look_up(self, addresses): ...
-class Adds(Local):
-    name = "labels"
-    attributes = (Attribute("labels.team", "Of the user.", "team"),)
-    def apply(self, batch): ...
-class Nothing(Local):
-    attributes = ()
-    def apply(self, batch): ...
-class Neither:
-    attributes = (Attribute("no.enricher", ""),)
+TEAM = Attribute("labels.team", "Of the user.", "team")
+COLUMNS = {"pod": EndAttribute("k8s.pod.name", "Pod.", "K8S_Name", "k8s.{}.name"), "other": 1}
+class Adds:
+    attributes = (TEAM,)
+def names():
+    return [Attribute("local", "")]
 """
 
 
@@ -43,12 +37,11 @@ def test_an_enricher_shows_up_by_itself(tmp_path: Path, monkeypatch: pytest.Monk
     for cached in (known, known_attributes, by_name):
         cached.cache_clear()
     try:
-        assert known()[-2:] == (("somewhere", (ASN,)), ("labels", (TEAM,)))
+        assert known()["zz_made_up"] == (ASN, TEAM, POD)
         assert [one.name for one in at_ends((ASN, TEAM))] == [
             *("src_as_number", "dst_as_number", "labels_team"),
         ]
         assert by_name()["dst_as_number"] == ASN.of("destination")
-        assert "no.enricher" not in {one.otel for one in known_attributes()}
     finally:
         sys.modules.pop("exporter.enrich.zz_made_up", None)
         for cached in (known, known_attributes, by_name):
