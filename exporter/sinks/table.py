@@ -70,7 +70,7 @@ def make(  # noqa: PLR0911 - a line for each kind
         case GrpcConfig():
             return GrpcSink(config.name, config)
         case IpfixConfig():
-            return IpfixSink(config.name, config)
+            return IpfixSink(config.name, config, added)
         case KafkaConfig():
             return KafkaSink(config.name, config)
         case OtlpConfig():

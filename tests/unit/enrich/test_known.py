@@ -19,7 +19,9 @@ from tests.strategies import ASN, POD, TEAM
 _MODULE = """
 from exporter.batch.attributes import Attribute, EndAttribute
 class Source:
-    attributes = (EndAttribute("as.number", "Autonomous system.", "AS", number=True),)
+    attributes = (
+        EndAttribute("as.number", "Autonomous system.", "AS", number=True, ipfix=(16, 17)),
+    )
 TEAM = Attribute("labels.team", "Of the user.", "team")
 COLUMNS = {"pod": EndAttribute("k8s.pod.name", "Pod.", "K8S_Name", "k8s.{}.name"), "other": 1}
 class Adds:
