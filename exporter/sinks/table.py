@@ -66,7 +66,7 @@ def make(  # noqa: PLR0911 - a line for each kind
     """
     match config:
         case FileConfig():
-            return FileSink(config.name, config)
+            return FileSink(config.name, config, added)
         case GrpcConfig():
             return GrpcSink(config.name, config)
         case IpfixConfig():

@@ -207,7 +207,9 @@ def _place(attribute: Attribute, places: Mapping[str, Any]) -> str:
 
 def _cells(column: Any, form: Form) -> Cells:
     if column.dtype.kind == "S":
-        return form.text(np.ascontiguousarray(column).view(np.uint8).reshape(len(column), -1))
+        return form.text(
+            np.ascontiguousarray(column).view(np.uint8).reshape(-1, column.dtype.itemsize)
+        )
     return cells.decimals(column)
 
 

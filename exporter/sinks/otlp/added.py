@@ -97,7 +97,7 @@ class _Text:
         """Write text and lengths."""
         head = len(self._before)
         column = np.ascontiguousarray(self._values(batch))
-        text = column.view(np.uint8).reshape(len(column), -1)
+        text = column.view(np.uint8).reshape(-1, column.dtype.itemsize)
         cells[:, head:], mask[:, head:] = text, text != 0
         lengths: Cells = np.asarray(mask[:, head:].sum(axis=1, dtype=np.uint8))
         for at in self._lengths_at:
