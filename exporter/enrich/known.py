@@ -14,10 +14,11 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from exporter import enrich
-from exporter.batch.attributes import SIDES, Attribute, EndAttribute
+from exporter.batch.attributes import SIDES, Attribute, EndAttribute, Value
 
 Described = EndAttribute | Attribute
 
@@ -48,6 +49,29 @@ def known_attributes() -> tuple[Attribute, ...]:
 def by_name() -> dict[str, Attribute]:
     """By ``Attribute.name``."""
     return {one.name: one for one in known_attributes()}
+
+
+@functools.cache
+def by_any_name() -> dict[str, Attribute]:
+    """By ``Attribute.name``, by path and by key of the flat record."""
+    found: dict[str, Attribute] = {}
+    for one in known_attributes():
+        for name in (one.otel, one.netobserv, one.name):
+            if name:
+                found.setdefault(name, one)
+    return found
+
+
+def recognised(metadata: Mapping[Attribute, Value]) -> dict[Attribute, Value]:
+    """
+    Attributes that were read back, with all the names that they have here. What is not known keeps
+    the one that it came with in every schema.
+    """
+    known_ = by_any_name()
+    return {
+        known_.get(what.otel) or replace(what, netobserv=what.netobserv or what.otel): value
+        for what, value in metadata.items()
+    }
 
 
 def at_ends(attributes: tuple[Described, ...]) -> Iterator[Attribute]:
