@@ -59,6 +59,7 @@ class ArrowColumns:
         self.added = tuple(dict.fromkeys(added))
         for what in self.added:
             self.schema = self.schema.append(self._added_field(what))
+        self._encoded: dict[Attribute, tuple[tuple[Value, ...], Any]] = {}
         #: What every stream begins with.
         self.header: bytes = self.schema.serialize().to_pybytes()
 
@@ -104,24 +105,44 @@ class ArrowColumns:
             return self._added_column(batch.added[what], what)
         for some in batch.entities:
             if what in some.values:
-                used, place = some.used()
-                values = [some.values[what][number] for number in used.tolist()]
-                return self._looked_up(values, place[some.rows], what)
-        return self._looked_up([None], np.zeros(len(batch), np.uint32), what)
+                return self._looked_up(what, some.values[what], some.rows)
+        return self._looked_up(what, (None,), np.zeros(len(batch), np.uint32))
 
-    def _looked_up(self, values: list[Value], rows: NDArray[np.uint32], what: Attribute) -> Any:
-        """Values by their numbers, null where they are not known; each text once."""
+    def _looked_up(
+        self, what: Attribute, values: tuple[Value, ...], rows: NDArray[np.uint32]
+    ) -> Any:
+        """Entities' values by row, null where they are not known; each text that is used once."""
         pa = self._pa
+        before = self._encoded.get(what)
+        # Values are never changed: the same tuple is the same, batch after batch.
+        if before is None or before[0] is not values:
+            made = self._numbers(values) if what.number else self._texts(values)
+            before = self._encoded[what] = values, made
+        encoded = before[1]
         if what.number:
-            fits = [v if isinstance(v, int) and 0 <= v < 1 << 64 else None for v in values]
-            return pa.array(fits, pa.uint64()).take(pa.array(rows))
-        texts: dict[str, int] = {}
-        numbers = np.array(
-            [-1 if v in (None, "") else texts.setdefault(str(v), len(texts)) for v in values],
-            np.int32,
-        )[rows]
-        indices = pa.array(numbers, mask=numbers < 0)
-        return pa.DictionaryArray.from_arrays(indices, pa.array(texts, pa.string()))
+            return encoded.take(pa.array(rows))
+        codes, texts = encoded
+        chosen = codes[rows]
+        there = np.zeros(len(texts) + 1, np.bool_)
+        there[chosen] = True
+        used = np.flatnonzero(there[:-1])
+        place = np.zeros(len(there), np.int32)
+        place[used] = np.arange(len(used), dtype=np.int32)
+        indices = pa.array(place[chosen], mask=chosen == len(texts))
+        return pa.DictionaryArray.from_arrays(indices, texts.take(pa.array(used)))
+
+    def _numbers(self, values: tuple[Value, ...]) -> Any:
+        fits = [v if isinstance(v, int) and 0 <= v < 1 << 64 else None for v in values]
+        return self._pa.array(fits, self._pa.uint64())
+
+    def _texts(self, values: tuple[Value, ...]) -> tuple[NDArray[np.int64], Any]:
+        """Which of the different texts each entity has, one beyond the last for none; these."""
+        pa = self._pa
+        plain = pa.array([str(v) if v not in (None, "") else None for v in values], pa.string())
+        encoded = plain.dictionary_encode()
+        nothing = len(encoded.dictionary)
+        codes = encoded.indices.fill_null(nothing).to_numpy().astype(np.int64)
+        return codes, encoded.dictionary
 
     def _added_column(self, column: Any, what: Attribute) -> Any:
         pa = self._pa

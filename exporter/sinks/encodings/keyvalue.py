@@ -10,6 +10,7 @@ and four hexadecimal digits, or ``\U`` and eight. This is what logfmt readers ta
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -23,6 +24,8 @@ from exporter.sinks.encodings.additions import Additions, Form, Values, joined
 from exporter.sinks.encodings.cells import Cells
 from exporter.sinks.encodings.columns import DIRECTIONS, HOLES, MASKS, point_lists, same
 from exporter.sinks.encodings.template import Part, Template
+
+_SPECIAL = re.compile(r'[ "=\\]')
 
 #: With ``(name,)`` where what enrichment added to an object stands; without a name, to the record.
 _OTEL: tuple[Part | tuple[str], ...] = (
@@ -81,8 +84,7 @@ def encode(batch: FlowBatch, schema: Literal["otel", "netobserv"]) -> bytes:
 
 def quoted(text: str) -> bytes:
     """A value as it is written."""
-    plain = text.isprintable() and not any(one in ' "=\\' for one in text)
-    if plain and text:
+    if text and text.isprintable() and _SPECIAL.search(text) is None:
         return text.encode()
     return b'"%s"' % "".join(map(_escaped, text)).encode()
 
