@@ -9,6 +9,7 @@ from benchmarks import (
     bench_kernel,
     bench_load,
     bench_maps,
+    bench_outputs,
     bench_pipeline,
     bench_ring,
     bench_sinks,
@@ -25,6 +26,7 @@ BENCHMARKS = {
     "load": bench_load.run,
     "sinks": bench_sinks.run,
     "spool": bench_sinks.spool,
+    "outputs": bench_outputs.run,
 }
 
 
