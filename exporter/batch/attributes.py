@@ -15,7 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-#: What an entity has for an attribute. ``None`` and ``""`` are unknown, and written nowhere.
+#: What an entity has for an attribute. ``None`` and ``""`` are unknown, and written nowhere. Text
+#: is what UTF-8 can say, without lone surrogates, and short: rows that are written together are all
+#: given the room of the longest. Integers are those of 64 bits without a sign.
 Value = str | int | None
 
 Side = Literal["source", "destination"]

@@ -33,9 +33,12 @@ def known() -> dict[str, tuple[Described, ...]]:
         for thing in vars(module).values():
             for one in _within(thing):
                 found.setdefault(one, room)
+    # One that is at hand for each end, too, is still one.
+    ends = {end for one in found if isinstance(one, EndAttribute) for end in at_ends((one,))}
     by_room: dict[str, tuple[Described, ...]] = {}
     for one, room in found.items():
-        by_room[room] = (*by_room.get(room, ()), one)
+        if one not in ends:
+            by_room[room] = (*by_room.get(room, ()), one)
     return by_room
 
 

@@ -23,6 +23,7 @@ class Source:
         EndAttribute("as.number", "Autonomous system.", "AS", number=True, ipfix=(16, 17)),
     )
 TEAM = Attribute("labels.team", "Of the user.", "team")
+BOTH = tuple(what.of(side) for side in ("source", "destination") for what in Source.attributes)
 COLUMNS = {"pod": EndAttribute("k8s.pod.name", "Pod.", "K8S_Name", "k8s.{}.name"), "other": 1}
 class Adds:
     attributes = (TEAM,)
