@@ -153,7 +153,7 @@ class Pipeline:
         if queue is None:
             spool = self.config.spool_of(config)
             queue = BatchQueue(config.queue, Spool(spool, config.name) if spool else None)
-        sink = make(config, self.enrichment.attributes)
+        sink = make(config, self.enrichment.attributes())
         return SinkWorker(sink, queue, config.retry, self._on_closed, self._settle)
 
     def _take_over(self) -> None:

@@ -50,7 +50,7 @@ def attributes_of(config: EnrichConfig, agent: AgentConfig) -> tuple[Attribute, 
     Raises:
         ConfigError: If one cannot be made as it is configured.
     """
-    return make(config, agent, NOWHERE).attributes
+    return make(config, agent, NOWHERE).attributes()
 
 
 def _sources(_config: EnrichConfig) -> list[AddressSource]:
@@ -73,11 +73,6 @@ class Enrichment:
         self._opened: list[Enricher] = []
         _check(self._enrichers)
 
-    @property
-    def attributes(self) -> tuple[Attribute, ...]:
-        """All that can be added, in the order of the enrichers."""
-        return tuple(what for enricher in self._enrichers for what in enricher.attributes)
-
     def open(self) -> None:
         """
         Open all.
@@ -92,6 +87,11 @@ class Enrichment:
         except BaseException:
             self.close()
             raise
+
+    def attributes(self, but: str = "") -> tuple[Attribute, ...]:
+        """What all add, or all but the one of a name."""
+        others = (enricher for enricher in self._enrichers if enricher.name != but)
+        return tuple(what for enricher in others for what in enricher.attributes)
 
     def close(self) -> None:
         """Close all, in the other order. Again is fine."""
