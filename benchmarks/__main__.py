@@ -10,6 +10,7 @@ from benchmarks import (
     bench_kernel,
     bench_load,
     bench_maps,
+    bench_outputs,
     bench_pipeline,
     bench_ring,
     bench_sinks,
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "load": bench_load.run,
     "sinks": bench_sinks.run,
     "spool": bench_sinks.spool,
+    "outputs": bench_outputs.run,
 }
 
 

@@ -1,8 +1,8 @@
 """
 Write the reference pages that are made from the code: ``python tools/reference.py [--check]``.
 
-docs/reference/record.md from the one column table, configuration.md from the models and their
-docstrings, metrics.md from what the collector declares.
+docs/reference/record.md from the one column table and the enrichers, configuration.md from the
+models and their docstrings, metrics.md from what the collector declares.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from exporter.batch.attributes import SIDES, EndAttribute
 from exporter.batch.schema import COLUMNS
 from exporter.capture.config import CaptureConfig
 from exporter.config import ENV_PREFIX, Config, MetricsConfig
@@ -25,6 +26,7 @@ from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.cloud.config import CloudConfig
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.geoip.config import GeoIpConfig
+from exporter.enrich.known import known
 from exporter.enrich.networks.config import NetworksConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.enrich.services.config import ServicesConfig
@@ -79,7 +81,31 @@ def record_page() -> str:
         f"{_code(c.netobserv)} | {c.pbflow} | {c.ipfix or ''} |"
         for c in COLUMNS
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_added()]) + "\n"
+
+
+def _added() -> Iterator[str]:
+    """What enrichers add."""
+    yield "\n## What enrichment adds\n"
+    yield "Only with the enricher that is named, and where it knows something; see `enrich` in the"
+    yield "[configuration](configuration.md). What is said here of the source is there of the"
+    yield "destination too: `dst_`, `destination.`, `Dst`, `dst`. Labels that a configuration names"
+    yield "itself come besides. [Which output has what](../enrich/outputs.md): the name is that of"
+    yield "Parquet's column, and what metrics are told by; OTLP has the names of its schema, and"
+    yield "JSON's of `otel` where it has none; pbflow has nothing of it."
+    if known():
+        yield "\n| name | enricher | type | meaning | JSON, otel | netobserv | obi | IPFIX |"
+        yield "| --- | --- | --- | --- | --- | --- | --- | ---: |"
+    for room, attributes in known().items():
+        for one in attributes:
+            ends = [one.of(side) for side in SIDES] if isinstance(one, EndAttribute) else [one]
+            first = ends[0]
+            elements = ", ".join(str(end.ipfix) for end in ends if end.ipfix)
+            yield (
+                f"| `{first.name}` | {room} | {'integer' if one.number else 'text'} | "
+                f"{one.meaning} | {_code(first.otel)} | {_code(first.netobserv)} | "
+                f"{_code(first.obi)} | {elements} |"
+            )
 
 
 def configuration_page() -> str:

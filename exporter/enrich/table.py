@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch, Interface
 from exporter.enrich.base import AddressSource, Enricher, Reading
 from exporter.enrich.cloud.enricher import CloudPlace
@@ -33,6 +34,10 @@ class Surroundings:
     names: Callable[[], Mapping[tuple[int, int], Interface]]
 
 
+#: Of an enrichment that is only asked what it would add.
+NOWHERE = Surroundings(names=dict)
+
+
 def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enrichment:
     """Every enricher that is asked for, not opened yet."""
     enrichers: list[Enricher] = [InterfaceNames(around.names), ObserverName(agent)]
@@ -44,6 +49,16 @@ def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enri
     if config.services is not None:
         enrichers.append(ServiceNames(config.services))
     return Enrichment(enrichers)
+
+
+def attributes_of(config: EnrichConfig, agent: AgentConfig) -> tuple[Attribute, ...]:
+    """
+    What the enrichers that are asked for add, also what users name themselves. Opens nothing.
+
+    Raises:
+        ConfigError: If one cannot be made as it is configured.
+    """
+    return make(config, agent, NOWHERE).attributes()
 
 
 def _sources(config: EnrichConfig) -> list[AddressSource]:
@@ -85,6 +100,11 @@ class Enrichment:
         except BaseException:
             self.close()
             raise
+
+    def attributes(self, but: str = "") -> tuple[Attribute, ...]:
+        """What all add, or all but the one of a name."""
+        others = (enricher for enricher in self._enrichers if enricher.name != but)
+        return tuple(what for enricher in others for what in enricher.attributes)
 
     def close(self) -> None:
         """Close all, in the other order. Again is fine."""

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exporter.batch.attributes import Entities
 from exporter.batch.batch import FlowBatch, Interface, Observer, Point, Totals, Window
 from exporter.batch.record import FlowRecord, records
 from exporter.config import load
@@ -34,6 +35,7 @@ from tests.e2e.certificates import Authority
 from tests.e2e.net import Network, connect, disconnect
 from tests.e2e.otelcol import Otelcol, attributes
 from tests.e2e.test_exact import ADDRESSES, V4, V6, listen, pair
+from tests.strategies import ASN, COMMUNITY, NUMBER, POD, TEAM
 from tests.unit.sinks.otlp.expected import attributes as expected
 
 PROTOCOLS = ("grpc", "http")
@@ -76,7 +78,7 @@ def sending(
     url = f"otlp+{protocol}://127.0.0.1:{port}{query}"
     (config,) = load(None, {}, {"sinks": [url]}).sinks
     queue = BatchQueue(QueueConfig())
-    worker = SinkWorker(make(config), queue, QUICK)
+    worker = SinkWorker(make(config, (TEAM,)), queue, QUICK)
     worker.start()
     try:
         yield worker, queue
@@ -122,12 +124,27 @@ def every_kind() -> FlowBatch:
             ("1:0:0:2::3", "1::2:0:0:3:4", 47, 9, 0),
         ))
     ]  # fmt: skip
-    return make_batch(
+    batch = make_batch(
         *rows,
         interfaces=NAMES,
         observer=Observer("192.0.2.7", "node-1"),
         window=Window(_START, _START + 5 * 10**9),
     )
+    return added_to(batch)
+
+
+def added_to(batch: FlowBatch) -> FlowBatch:
+    """What enrichment may have added: both ends, texts and integers, known and not."""
+    rows = np.arange(len(batch), dtype=np.uint32)
+    entities = (
+        Entities(rows % 3, {POD.of("source"): (None, "web-0", 'größe="1"'),
+                            ASN.of("source"): (None, 4_200_000_000, None)}),
+        Entities(rows % 2, {POD.of("destination"): (None, "x" * 200)}),
+        Entities(rows % 2, {TEAM: (None, "blue")}),
+    )  # fmt: skip
+    ids = rows.astype(np.uint64) << np.uint64(60)
+    texts = np.array([b"" if n % 3 else b"1:abc=" for n in rows.tolist()], "S6")
+    return replace(batch, entities=entities, added={NUMBER: ids, COMMUNITY: texts})
 
 
 def canonical(flat: dict[str, Any]) -> str:
@@ -258,7 +275,7 @@ def sums(collector: Otelcol, mark: int, temporality: int) -> list[Sums]:
 
 
 def by_transport(*some: FlowBatch) -> Sums:
-    """What flows add up to, by transport and direction, without the code under test."""
+    """What flows add up to, by transport, direction and team, without the code under test."""
     total: Counter[Any] = Counter()
     for batch in some:
         for record in records(batch):
@@ -269,23 +286,27 @@ def by_transport(*some: FlowBatch) -> Sums:
 
 def _count(total: Counter[Any], record: FlowRecord) -> None:
     said = expected(record, "otel")
-    key = tuple((name, said[name]) for name in ("flow.direction", "network.transport"))
+    names = ("flow.direction", "labels.team", "network.transport")
+    key = tuple((name, said[name]) for name in names if name in said)
     total["network.flow.bytes", key] += record.octets_l2
     total["network.flow.packets", key] += record.packets
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("temporality", ["cumulative", "delta"])
-def test_sums_are_exact(collector: Otelcol, temporality: str, protocol: str) -> None:
+def test_sums_are_exact(
+    collector: Otelcol, temporality: str, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
     Three drains: what each request says is what the flows add up to, so far or in its drain;
-    duplicates are counted once.
+    duplicates are counted once. What enrichment does not know of a flow is no attribute.
     """
+    monkeypatch.setattr("exporter.config.attributes_of", lambda _enrich, _agent: (TEAM,))
     batches = [every_kind(), some(500), replace(every_kind(), window=Window(_START, _START + 1))]
     mark = collector.mark()
     send(
         collector, protocol,
-        "?signal=metrics&metrics.attributes=flow_direction,ip_protocol"
+        "?signal=metrics&metrics.attributes=flow_direction,ip_protocol,labels_team"
         f"&metrics.temporality={temporality}",
         *batches,
     )  # fmt: skip

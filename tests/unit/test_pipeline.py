@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from exporter.batch.attributes import EndAttribute
 from exporter.config import load
+from exporter.enrich.base import Addresses, Found, Local
+from exporter.enrich.ends import EndEnricher
+from exporter.enrich.table import Enrichment
 from exporter.errors import ConfigError
+from exporter.pipeline import Pipeline
 from exporter.reload import named
+from exporter.sinks.ipfix.sink import IpfixSink
+from exporter.telemetry import exposition
+from exporter.testing import Row, make_batch
+from tests.strategies import ASN
 
 
 def names(*sinks: object) -> list[str]:
@@ -26,3 +37,36 @@ def test_two_sinks_of_one_name() -> None:
     """The ledger keeps one account for each name."""
     with pytest.raises(ConfigError, match="two sinks have the same name"):
         names({"type": "null", "name": "a"}, {"type": "stdout", "name": "a"})
+
+
+class Systems(Local):
+    """Every address is in one autonomous system."""
+
+    name = "systems"
+    attributes: tuple[EndAttribute, ...] = (ASN,)
+
+    def look_up(self, addresses: Addresses) -> Found:
+        return Found(addresses.octets[:, 15].astype("u4") * 0 + 1, {ASN: (None, 64500)})
+
+
+def test_sinks_know_what_the_enrichers_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made of one configuration fits together: names, labels and elements."""
+
+    def made(*_: Any) -> Enrichment:
+        return Enrichment([EndEnricher(Systems())])
+
+    for place in ("exporter.pipeline.make_enrichment", "exporter.enrich.table.make"):
+        monkeypatch.setattr(place, made)
+    sinks = ["prometheus://:1?labels=src_as_number&schema=netobserv", "ipfix+udp://h:1"]
+    pipeline = Pipeline(load(None, {}, {"sinks": sinks}))
+    batch = pipeline.enrichment.apply(make_batch(Row()))
+    _, ipfix = (worker.sink for worker in pipeline.router.workers)
+    assert isinstance(ipfix, IpfixSink)
+    (message,) = ipfix.encode(batch)
+    assert message.template.elements[-2:] == (16, 17)
+    assert message.payload.endswith((64500).to_bytes(4) * 2)
+    prometheus = pipeline.router.workers[0].sink
+    (flows,) = prometheus.encode(batch)
+    prometheus.deliver(flows, 1)
+    (metrics,) = [sink.metrics for sink in [prometheus] if hasattr(sink, "metrics")]
+    assert b'netobserv_flow_records_total{SrcAS="64500"} 1.0' in exposition(metrics)
