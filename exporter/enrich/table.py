@@ -11,6 +11,10 @@ from exporter.batch.batch import FlowBatch, Interface
 from exporter.enrich.base import AddressSource, Enricher, Reading
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.ends import EndEnricher
+from exporter.enrich.identity.community import CommunityId
+from exporter.enrich.identity.config import IdentityConfig
+from exporter.enrich.identity.flow_id import FlowId
+from exporter.enrich.identity.initiator import Initiator
 from exporter.enrich.interfaces import InterfaceNames
 from exporter.enrich.observer import AgentConfig, ObserverName
 
@@ -35,12 +39,25 @@ def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enri
     sources = _sources(config)
     if sources:
         enrichers.append(EndEnricher(*sources))
+    enrichers += _identities(config.identity)
     return Enrichment(enrichers)
 
 
 def _sources(_config: EnrichConfig) -> list[AddressSource]:
     """What is known of addresses, whichever end of a flow they are."""
     return []
+
+
+def _identities(config: IdentityConfig) -> list[Enricher]:
+    """What a flow is, from the flow alone."""
+    found: list[Enricher] = []
+    if config.community_id:
+        found.append(CommunityId(config.community_seed, base64=config.community_base64))
+    if config.flow_id:
+        found.append(FlowId())
+    if config.initiator:
+        found.append(Initiator(config.connections, int(config.expiry * 1e9)))
+    return found
 
 
 class Enrichment:

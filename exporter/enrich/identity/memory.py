@@ -1,0 +1,95 @@
+"""
+What is remembered of connections from drain to drain.
+
+A table of sets, as a CPU's cache has: a connection's hash names its set, whose few places are looked
+at all at once. So a lookup costs the same however much is remembered, and nothing is ever sorted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.batch.batch import U1, U8
+
+I8 = NDArray[np.int64]
+
+#: Places in a set. Of more, each lookup would read another cache line.
+WAYS = 8
+
+
+class Memory:
+    """
+    A small number for each of so many connections, bounded.
+
+    Args:
+        entries: How many, rounded up to a power of two.
+        expiry_ns: How long a quiet one is remembered.
+    """
+
+    def __init__(self, entries: int, expiry_ns: int) -> None:
+        sets = 1 << max((entries - 1) // WAYS, 1).bit_length()
+        self._mask = np.uint64(sets - 1)
+        self._expiry_ns = expiry_ns
+        self._tags = np.zeros((sets, WAYS), np.uint64)
+        self._values = np.zeros((sets, WAYS), np.uint8)
+        self._seen_ns = np.zeros((sets, WAYS), np.int64)
+        self._filled = np.zeros((sets, WAYS), np.bool_)
+        self.evictions = 0
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._filled))
+
+    def get(self, hashes: U8, tags: U8, now_ns: int) -> tuple[U1, NDArray[np.bool_]]:
+        """
+        What is remembered of connections, and whether anything is. They were seen now.
+
+        Args:
+            hashes, tags: Two hashes of each, uint64, shape (n,).
+            now_ns: Unix ns.
+        """
+        places = (hashes & self._mask).astype(np.int64)
+        found, way = self._find(places, tags)
+        found &= self._seen_ns[places, way] >= now_ns - self._expiry_ns
+        self._seen_ns[places[found], way[found]] = now_ns
+        return self._values[places, way], found
+
+    def put(self, hashes: U8, tags: U8, values: U1, now_ns: int) -> None:
+        """
+        Remember something of connections, each given once.
+
+        Args:
+            hashes, tags: Two hashes of each, uint64, shape (n,).
+            values: uint8, shape (n,).
+            now_ns: Unix ns.
+        """
+        places = (hashes & self._mask).astype(np.int64)
+        found, way = self._find(places, tags)
+        self._set(places[found], way[found], tags[found], values[found], now_ns)
+        rest = np.flatnonzero(~found)
+        rest = rest[np.argsort(places[rest], kind="stable")]
+        place = places[rest]
+        begins = np.flatnonzero(np.diff(place, prepend=-1))
+        rank = np.arange(len(rest)) - np.repeat(begins, np.diff(begins, append=len(rest)))
+        for turn in range(WAYS):
+            some = rank == turn
+            if not some.any():
+                break
+            rows, sets = rest[some], place[some]
+            oldest = np.where(self._filled[sets], self._seen_ns[sets], -1).argmin(axis=1)
+            live = self._filled[sets, oldest]
+            live &= self._seen_ns[sets, oldest] >= now_ns - self._expiry_ns
+            self.evictions += int(np.count_nonzero(live))
+            self._set(sets, oldest, tags[rows], values[rows], now_ns)
+        self.evictions += int(np.count_nonzero(rank >= WAYS))
+
+    def _find(self, places: I8, tags: U8) -> tuple[NDArray[np.bool_], I8]:
+        equal = (self._tags[places] == tags[:, np.newaxis]) & self._filled[places]
+        way = equal.argmax(axis=1)
+        return equal[np.arange(len(places)), way], way
+
+    def _set(self, sets: I8, ways: I8, tags: U8, values: U1, now_ns: int) -> None:
+        self._tags[sets, ways] = tags
+        self._values[sets, ways] = values
+        self._seen_ns[sets, ways] = now_ns
+        self._filled[sets, ways] = True
