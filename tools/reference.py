@@ -24,7 +24,9 @@ from exporter.config import ENV_PREFIX, Config, MetricsConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.identity.config import IdentityConfig
+from exporter.enrich.labels import DerivedConfig
 from exporter.enrich.observer import AgentConfig
+from exporter.exclude.config import ExclusionConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
 from exporter.sinks.credentials import TlsConfig
@@ -43,6 +45,8 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("dedupe", "dedupe.", DedupeConfig),
     ("enrich", "enrich.", EnrichConfig),
     ("enrich.identity", "enrich.identity.", IdentityConfig),
+    ("enrich.derive[]", "", DerivedConfig),
+    ("exclude[]", "", ExclusionConfig),
     ("agent", "agent.", AgentConfig),
     ("metrics", "metrics.", MetricsConfig),
     ("sinks[]: all types", "", DeliveryConfig),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch, Interface
 from exporter.enrich.base import AddressSource, Enricher, Reading
 from exporter.enrich.config import EnrichConfig
@@ -16,6 +17,7 @@ from exporter.enrich.identity.config import IdentityConfig
 from exporter.enrich.identity.flow_id import FlowId
 from exporter.enrich.identity.initiator import Initiator
 from exporter.enrich.interfaces import InterfaceNames
+from exporter.enrich.labels import Labels
 from exporter.enrich.observer import AgentConfig, ObserverName
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,21 @@ def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enri
     if sources:
         enrichers.append(EndEnricher(*sources))
     enrichers += _identities(config.identity)
-    return Enrichment(enrichers)
+    enrichment = Enrichment(enrichers)
+    enrichment.use(labels(config, enrichment))
+    return enrichment
+
+
+def labels(config: EnrichConfig, enrichment: Enrichment) -> Labels | None:
+    """
+    What users say, from what an enrichment adds.
+
+    Raises:
+        ConfigError: If an expression is wrong.
+    """
+    if not config.labels and not config.derive:
+        return None
+    return Labels(config.labels, config.derive, enrichment.attributes(but=Labels.name))
 
 
 def _sources(_config: EnrichConfig) -> list[AddressSource]:
@@ -89,6 +105,19 @@ class Enrichment:
         except BaseException:
             self.close()
             raise
+
+    def attributes(self, but: str = "") -> tuple[Attribute, ...]:
+        """What all add, or all but the one of a name."""
+        others = (enricher for enricher in self._enrichers if enricher.name != but)
+        return tuple(what for enricher in others for what in enricher.attributes)
+
+    def use(self, labels: Labels | None) -> None:
+        """Other labels than before, from the next batch on; after everything else."""
+        others = tuple(one for one in self._enrichers if one.name != Labels.name)
+        enrichers = (*others, labels) if labels else others
+        _check(enrichers)
+        self._seconds.setdefault(Labels.name, 0.0)
+        self._enrichers = enrichers
 
     def close(self) -> None:
         """Close all, in the other order. Again is fine."""

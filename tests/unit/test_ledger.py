@@ -85,7 +85,7 @@ def with_outcome(name: str, tally: Tally) -> Balance:
             [
                 (
                     "drained is 70 packets, 7000 octets; "
-                    "deduplicated + published is 71 packets, 7000 octets"
+                    "deduplicated + excluded + published is 71 packets, 7000 octets (8 and 8 flows)"
                 )
             ],
         ),

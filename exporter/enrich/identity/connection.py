@@ -47,7 +47,8 @@ def connections(
 
     Args:
         batch: Rows.
-        first, second: uint64, shape (n,): what stands for source and destination port.
+        first: uint64, shape (n,): what stands for the source port.
+        second: Likewise, for the destination port.
         one_way: bool, shape (n,): rows that stay as they are.
     """
     words = batch.key_words()

@@ -2,9 +2,9 @@
 An id of each flow that every agent computes alike: XXH64 of its key.
 
 The octets that are hashed, 41 of them: source address and destination address (16 each, IPv4 as
-::ffff/96), source port, destination port (of ICMP type and code), outer VLAN, inner VLAN (2 each, in
-network order), protocol (1). Seed 0. Either direction is a flow, with an id of its own (RFC 7011);
-the time is not in it, so that all records of one flow have one id, nor is the interface.
+::ffff/96), source port, destination port (of ICMP type and code), outer VLAN, inner VLAN (2 each,
+in network order), protocol (1). Seed 0. Either direction is a flow, with an id of its own (RFC
+7011); the time is not in it, so that all records of one flow have one id, nor is the interface.
 
 Source: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md, XXH64.
 """
@@ -19,9 +19,7 @@ from exporter.batch.attributes import Attribute
 from exporter.batch.batch import U8, FlowBatch
 from exporter.enrich.base import Local
 
-FLOW_ID = Attribute(
-    "flow.id", "XXH64 of the flow key.", netobserv="FlowId", ipfix=148, number=True
-)
+FLOW_ID = Attribute("flow.id", "XXH64 of the flow key.", netobserv="FlowId", ipfix=148, number=True)
 LENGTH = 41
 _MASK = (1 << 64) - 1
 _PRIMES = (

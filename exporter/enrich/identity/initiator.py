@@ -4,8 +4,8 @@ Who began a connection: the source of a record, or its destination.
 What proves it, in this order:
 
 - ``syn``: of TCP, the record has a SYN. Control bits are of all packets together: only where no
-  packet had SYN and ACK both (``tcp_flag_sets``) was there a SYN alone, and its sender began; whoever
-  sent both answered. Two that both sent a SYN alone: the earlier record's.
+  packet had SYN and ACK both (``tcp_flag_sets``) was there a SYN alone, and its sender began;
+  whoever sent both answered. Two that both sent a SYN alone: the earlier record's.
 - ``remembered``: another record of the connection had a SYN, in this drain or an earlier one.
 - ``icmp``: a request's sender began, a reply's sender answered.
 - ``port``: the end with the lower class of port answers: below 1024, below 32768 (above it Linux

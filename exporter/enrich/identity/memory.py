@@ -1,8 +1,8 @@
 """
 What is remembered of connections from drain to drain.
 
-A table of sets, as a CPU's cache has: a connection's hash names its set, whose few places are looked
-at all at once. So a lookup costs the same however much is remembered, and nothing is ever sorted.
+A table of sets, as a CPU's cache has: a connection's hash names its set, whose few places are
+looked at all at once. So a lookup costs the same however much is remembered, and nothing is sorted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Memory:
         What is remembered of connections, and whether anything is. They were seen now.
 
         Args:
-            hashes, tags: Two hashes of each, uint64, shape (n,).
+            hashes: uint64, shape (n,).
+            tags: Another hash of each.
             now_ns: Unix ns.
         """
         places = (hashes & self._mask).astype(np.int64)
@@ -59,7 +60,8 @@ class Memory:
         Remember something of connections, each given once.
 
         Args:
-            hashes, tags: Two hashes of each, uint64, shape (n,).
+            hashes: uint64, shape (n,).
+            tags: Another hash of each.
             values: uint8, shape (n,).
             now_ns: Unix ns.
         """

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from exporter.sinks.encodings.protocols import protocol_name
+from exporter.batch.protocols import protocol_name
 from exporter.sinks.encodings.series import FLOWS, OCTETS_L2, OCTETS_L3, PACKETS, Value
 
 Schema = Literal["otel", "obi", "netobserv"]
