@@ -11,13 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.batch.batch import IPV4_PREFIX
-from exporter.enrich.expression.values import Address, Flags, Numbers, Text, Values, joined, ranks
+from exporter.enrich.expression.values import (
+    Address,
+    Flags,
+    Numbers,
+    Text,
+    Values,
+    joined,
+    pairs,
+    ranks,
+)
 
 #: Kinds that it takes, the kind that it gives, and what it does.
 Operator = tuple[tuple[str, ...], str, Callable[..., Any]]
 _MOST, _LEAST = np.iinfo(np.int64).max, np.iinfo(np.int64).min
-#: Network and mask, each as the two words of an address.
-Network = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+#: Where the addresses of IPv4 are among those of IPv6.
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+#: Network and mask, each as the two words of an address; and whether IPv4 would be in it, though
+#: it is of IPv6, as ::/0 is.
+Network = tuple[NDArray[np.uint64], NDArray[np.uint64], bool]
 
 
 def network(text: str, *, whole: bool) -> Network:
@@ -38,8 +50,9 @@ def network(text: str, *, whole: bool) -> Network:
     address, length = found.network_address.packed, found.prefixlen
     if found.version == 4:
         address, length = IPV4_PREFIX + address, length + 96
+    around = found.version == 6 and _MAPPED != found and _MAPPED.subnet_of(found)
     mask = ((1 << 128) - (1 << (128 - length))).to_bytes(16, "big")
-    return np.frombuffer(address, np.uint64), np.frombuffer(mask, np.uint64)
+    return np.frombuffer(address, np.uint64), np.frombuffer(mask, np.uint64), around
 
 
 def _reason(text: str, *, whole: bool) -> str:
@@ -56,8 +69,11 @@ def networks(address: Address, known: list[Network]) -> Flags:
     """Which addresses are in one of some networks."""
     first, second = address.words[..., 0], address.words[..., 1]
     found: Any = np.zeros((), np.bool_)
-    for prefix, mask in known:
-        found = found | ((second & mask[1] == prefix[1]) & (first & mask[0] == prefix[0]))
+    for prefix, mask, around in known:
+        inside = (second & mask[1] == prefix[1]) & (first & mask[0] == prefix[0])
+        if around:
+            inside &= (first != 0) | (second & np.uint64(0xFFFFFFFF) != np.uint64(0xFFFF0000))
+        found = found | inside
     return np.asarray(found)
 
 
@@ -81,8 +97,9 @@ def _saturating(exact: Callable[..., Any]) -> Callable[[Numbers, Numbers], Numbe
         with np.errstate(over="ignore"):
             result = exact(one, other)
         about = exact(np.asarray(one, np.float64), np.asarray(other, np.float64))
-        result = np.where(about >= 2.0**63, _MOST, result)
-        return np.where(about < -(2.0**63), _LEAST, result)
+        # What has wrapped around is further off than any rounding.
+        wrapped = np.abs(about - np.asarray(result, np.float64)) > 2.0**62
+        return np.where(wrapped, np.where(about > 0, _MOST, _LEAST), result)
 
     return run
 
@@ -111,20 +128,12 @@ def _of_text(function: Callable[[str, str], bool]) -> Callable[[Text, Text], Fla
     """A function of two texts, called once for each pair that occurs."""
 
     def run(one: Text, other: Text) -> Flags:
-        if len(other.texts) == 1:
-            text = other.texts[0]
-            return np.asarray(one.each(lambda each: function(each, text), np.bool_))
-        both = joined(_marked(one), other)
-        pairs = [text.split("\0", 1) for text in both.texts]
-        known = np.array([function(*pair) for pair in pairs], np.bool_)
-        return np.asarray(known[both.codes])
+        codes, firsts, seconds = pairs(one.codes, other.codes, len(one.texts), len(other.texts))
+        both = zip(firsts, seconds, strict=True)
+        known = [function(one.texts[a], other.texts[b]) for a, b in both]
+        return np.asarray(np.array(known, np.bool_)[codes])
 
     return run
-
-
-def _marked(text: Text) -> Text:
-    """Each with an end that no text has."""
-    return Text(text.codes, tuple(one.replace("\0", " ") + "\0" for one in text.texts))
 
 
 def _both(takes: str, gives: str, function: Callable[..., Any]) -> Operator:
