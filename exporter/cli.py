@@ -93,10 +93,11 @@ def _replay(parsed: argparse.Namespace) -> int:
     replayed = replay(parsed.file, config.capture)
     balance = _print_flows(replayed, config, parsed.schema or "otel", as_table=parsed.table)
     excluded = f"  excluded: {balance.excluded_total.flows}" if config.exclude else ""
+    flows = balance.published.flows
     kernel = replayed.balance.kernel
     malformed = kernel.outcome("malformed").packets + replayed.unplayable
     print(
-        f"frames: {replayed.frames}  flows: {len(replayed.batch)}  "
+        f"frames: {replayed.frames}  flows: {flows}  "
         f"packets: {replayed.balance.drained.packets}  octets: {replayed.balance.drained.octets}  "
         f"not IP: {kernel.outcome('not_ip').packets}  malformed: {malformed}  "
         f"lost: {kernel.lost.packets}{excluded}",

@@ -62,6 +62,11 @@ def _icmp(shift: int) -> Field:
     return Field("number", read)
 
 
+def _destination_port(batch: FlowBatch) -> Values:
+    """As in a record: ICMP has none."""
+    return np.where(batch.is_icmp(), 0, batch.dst_port.astype(np.int64))
+
+
 def _interface(of: Callable[[Interface], str]) -> Field:
     """Of the observation point that was counted, the first of its list."""
 
@@ -80,7 +85,7 @@ _COLUMNS: Mapping[str, Field] = {
     "source.address": _address(0),
     "destination.address": _address(2),
     "source.port": _column("src_port"),
-    "destination.port": _column("dst_port"),
+    "destination.port": Field("number", _destination_port),
     "network.iana_number": _column("ip_protocol"),
     "network.transport": Field("text", lambda batch: numbered(batch.ip_protocol, _PROTOCOLS)),
     "network.type": Field("text", lambda batch: numbered(batch.is_ipv4(), ("ipv6", "ipv4"))),

@@ -50,7 +50,7 @@ def network(text: str, *, whole: bool) -> Network:
     address, length = found.network_address.packed, found.prefixlen
     if found.version == 4:
         address, length = IPV4_PREFIX + address, length + 96
-    around = found.version == 6 and _MAPPED != found and _MAPPED.subnet_of(found)
+    around = found.version == 6 and found != _MAPPED and _MAPPED.subnet_of(found)
     mask = ((1 << 128) - (1 << (128 - length))).to_bytes(16, "big")
     return np.frombuffer(address, np.uint64), np.frombuffer(mask, np.uint64), around
 

@@ -61,7 +61,7 @@ def of_row(record: FlowRecord) -> dict[str, Any]:
         "source.address": record.source,
         "destination.address": record.destination,
         "source.port": record.source_port,
-        "destination.port": record.destination_port,
+        "destination.port": 0 if record.icmp else record.destination_port,
         "network.iana_number": record.ip_protocol,
         "flow.packets": min(record.packets, 2**63 - 1),
         "flow.dscp": record.dscp,
