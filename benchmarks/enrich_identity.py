@@ -8,6 +8,16 @@ from exporter.enrich.base import AddressSource, Enricher
 from exporter.enrich.identity.community import CommunityId
 from exporter.enrich.identity.flow_id import FlowId
 from exporter.enrich.identity.initiator import Initiator
+from exporter.enrich.labels import DerivedConfig, Labels
+
+_DERIVED = (
+    DerivedConfig(
+        name="tier",
+        value='cidr(destination.address, ["10.0.0.0/8", "2001:db8::/32"]) ? "inside" : "outside"',
+    ),
+    DerivedConfig(name="size", value='flow.bytes < 10000 ? "small" : "large"'),
+    DerivedConfig(name="tag", value='labels.team + "-" + network.transport'),
+)
 
 
 def sources() -> list[tuple[str, Callable[[int], AddressSource | Enricher]]]:
@@ -16,4 +26,6 @@ def sources() -> list[tuple[str, Callable[[int], AddressSource | Enricher]]]:
         ("community_id", lambda _addresses: CommunityId()),
         ("flow_id", lambda _addresses: FlowId()),
         ("initiator", lambda _addresses: Initiator(1 << 18, 600_000_000_000)),
+        ("labels", lambda _addresses: Labels({"team": "a", "stage": "b"}, (), ())),
+        ("labels, three derived", lambda _addresses: Labels({"team": "a"}, _DERIVED, ())),
     ]

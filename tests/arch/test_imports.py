@@ -134,6 +134,7 @@ def test_what_is_imported_is_declared() -> None:
     imported_as = {
         "cel-expr-python": "cel_expr_python",
         "confluent-kafka": "confluent_kafka",
+        "google-re2": "re2",
         "googleapis-common-protos": "google",
         "grpcio": "grpc",
         "kafka-python": "kafka",

@@ -7,7 +7,6 @@ Source: https://github.com/google/cel-spec/blob/master/doc/langdef.md.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -65,12 +64,15 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     Raises:
         ConfigError: If RE2 does not take it.
     """
-    cel = _library()
-    environment = cel.NewEnv(variables={"text": cel.Type.STRING})
-    quoted = json.dumps(pattern, ensure_ascii=False)
     try:
-        program = environment.compile(f"text.matches({quoted})")
-    except RuntimeError as err:
+        import re2
+    except ImportError as err:
+        raise _missing("google-re2") from err
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        search = re2.compile(pattern, options).search
+    except re2.error as err:
         raise problem(0, f"{pattern!r} is not a pattern that RE2 takes") from err
     remembered: dict[str, bool] = {}
 
@@ -79,27 +81,24 @@ def matcher(pattern: str) -> Callable[[str], bool]:
         if known is None:
             if len(remembered) >= _REMEMBERED:
                 remembered.clear()
-            known = remembered[text] = program.eval(data={"text": text}).value() is True
+            # Names that somebody else chose may be no Unicode.
+            valid = text if text.isascii() else text.encode(errors="replace").decode()
+            known = remembered[text] = search(valid) is not None
         return known
 
-    if program.eval(data={"text": ""}).type() != cel.Type.BOOL:
-        raise problem(0, f"{pattern!r} is not a pattern that RE2 takes")
     return matches
 
 
-def _library() -> Any:
-    # Imported here: 6 MB that only expressions need.
-    try:
-        from cel_expr_python import cel
-    except ImportError as err:
-        raise ConfigError(
-            "expressions need cel-expr-python: pip install 'flow-exporter[expressions]'"
-        ) from err
-    return cel
+def _missing(name: str) -> ConfigError:
+    return ConfigError(f"expressions need {name}: pip install 'flow-exporter[expressions]'")
 
 
 def _environment(fields: Mapping[str, Field]) -> Any:
-    cel = _library()
+    # Imported here: 7 MB that only expressions need.
+    try:
+        from cel_expr_python import cel
+    except ImportError as err:
+        raise _missing("cel-expr-python") from err
     text, texts, flag = cel.Type.STRING, cel.Type.List(cel.Type.STRING), cel.Type.BOOL
     kinds = {"address": text, "text": text, "number": cel.Type.INT}
     cidr = [

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch
 from exporter.enrich.base import Local
+from exporter.enrich.ends import distinct
 from exporter.enrich.identity.connection import Connections, connections
 from exporter.enrich.identity.sha1 import sha1
 
@@ -68,19 +69,23 @@ class CommunityId(Local):
 
     def apply(self, batch: FlowBatch) -> FlowBatch:
         """The batch with one column more: ``S30``, or ``S42`` in hexadecimal."""
-        texts = self._text(_digests(batch, self._seed))
+        ordered = _canonical(batch)
+        # Both directions of a flow are equal by now, and are hashed once.
+        first, numbers = distinct(ordered.words())
+        texts = self._text(_digests(ordered, batch.is_ipv4(), first, self._seed))[numbers]
         return replace(batch, added={**batch.added, COMMUNITY_ID: texts})
 
 
-def _digests(batch: FlowBatch, seed: int) -> NDArray[np.uint8]:
-    """SHA-1 of each row's canonical tuple, uint8, shape (n, 20)."""
-    ordered = _canonical(batch)
-    ipv4 = batch.is_ipv4()
-    result = np.empty((len(batch), 20), np.uint8)
-    for rows, is_ipv4 in ((np.flatnonzero(ipv4), True), (np.flatnonzero(~ipv4), False)):
+def _digests(
+    ordered: Connections, is_ipv4: NDArray[np.bool_], wanted: NDArray[np.int64], seed: int
+) -> NDArray[np.uint8]:
+    """SHA-1 of some rows' tuples, uint8, shape (wanted, 20)."""
+    ipv4 = is_ipv4[wanted]
+    result = np.empty((len(wanted), 20), np.uint8)
+    for rows, four in ((np.flatnonzero(ipv4), True), (np.flatnonzero(~ipv4), False)):
         for start in range(0, len(rows), _BLOCK):
             some = rows[start : start + _BLOCK]
-            words = sha1(_blocks(ordered, some, seed, ipv4=is_ipv4))
+            words = sha1(_blocks(ordered, wanted[some], seed, ipv4=four))
             result[some] = words.T.astype(">u4", order="C").view(np.uint8).reshape(len(some), 20)
     return result
 
@@ -97,7 +102,7 @@ def _canonical(batch: FlowBatch) -> Connections:
     one_way[icmp] = answer < 0
     portless = ~_HAS_PORTS[batch.ip_protocol]
     first[portless] = second[portless] = 0
-    return connections(batch, first, second, one_way)
+    return connections(batch.key_words(), first, second, one_way)
 
 
 def _blocks(ordered: Connections, rows: Any, seed: int, *, ipv4: bool) -> NDArray[np.uint32]:

@@ -20,7 +20,7 @@ class IdentityConfig(BaseModel):
             every agent, and after a restart.
         initiator: Add ``flow.initiator``, ``flow.initiator_rule`` and ``flow.biflow_direction``.
         connections: TCP connections whose beginning is remembered; beyond, those that were quiet
-            longest are forgotten. 21 octets of memory each.
+            longest are forgotten. 17 octets of memory each.
         expiry: Seconds that a quiet connection is remembered.
     """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.batch.batch import U8, FlowBatch
+from exporter.batch.batch import U8
 
 _16, _48 = np.uint64(16), np.uint64(48)
 
@@ -37,7 +37,7 @@ class Connections:
 
 
 def connections(
-    batch: FlowBatch,
+    words: U8,
     first: NDArray[np.uint64] | None = None,
     second: NDArray[np.uint64] | None = None,
     one_way: NDArray[np.bool_] | None = None,
@@ -46,12 +46,11 @@ def connections(
     Bring the ends of every row into order.
 
     Args:
-        batch: Rows.
+        words: ``FlowBatch.key_words()``, shape (n, 6).
         first: uint64, shape (n,): what stands for the source port.
         second: Likewise, for the destination port.
         one_way: bool, shape (n,): rows that stay as they are.
     """
-    words = batch.key_words()
     ports = words[:, 4] >> np.uint64(32)
     first = ports & np.uint64(0xFFFF) if first is None else first
     second = ports >> _16 if second is None else second

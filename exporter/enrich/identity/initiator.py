@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.batch.attributes import Attribute, Entities, Value
-from exporter.batch.batch import U1, FlowBatch
+from exporter.batch.batch import U1, U8, FlowBatch
 from exporter.batch.group import OTHER_SEED, SEED, hash_words
 from exporter.batch.record import ICMP, ICMPV6, SCTP, TCP, UDP
 from exporter.enrich.base import Local, State
@@ -97,13 +97,13 @@ class Initiator(Local):
         if not len(tcp):
             return
         claim = _claims(batch.tcp_control_bits[tcp], batch.tcp_flag_sets[tcp])
-        ends = connections(batch if len(tcp) == len(batch) else _keys(batch, tcp))
+        ends = connections(np.take(batch.key_words(), tcp, axis=0))
         words = ends.words()
         hashes, tags = hash_words(words, SEED), hash_words(words, OTHER_SEED)
         # Of a connection, not of a row: 0 if the low end began, 1 if the high one did.
         began = ((claim == DESTINATION) ^ ends.flipped).astype(np.uint8)
         now_ns = batch.window.end_ns
-        claims = _earliest(tags, np.flatnonzero(claim), batch.flow_start_ns[tcp])
+        claims = _earliest(tags, began, np.flatnonzero(claim), batch.flow_start_ns[tcp])
         self._memory.put(hashes[claims], tags[claims], began[claims], now_ns)
         known, found = self._memory.get(hashes, tags, now_ns)
         claimed = claim != NOBODY
@@ -116,11 +116,6 @@ class Initiator(Local):
         self._misses += len(tcp) - len(said)
 
 
-def _keys(batch: FlowBatch, rows: NDArray[np.int64]) -> FlowBatch:
-    """Only what ``connections`` reads."""
-    return replace(batch, key=batch.key[rows])
-
-
 def _claims(control_bits: NDArray[np.uint16], flag_sets: U1) -> U1:
     """What each row's own SYN says."""
     answered = flag_sets & _SYN_ACK != 0
@@ -128,15 +123,15 @@ def _claims(control_bits: NDArray[np.uint16], flag_sets: U1) -> U1:
     return np.where(answered, DESTINATION, np.where(began, SOURCE, NOBODY)).astype(np.uint8)
 
 
-def _earliest(
-    tags: NDArray[np.uint64], rows: NDArray[np.int64], start_ns: NDArray[np.uint64]
-) -> NDArray[np.int64]:
-    """Of the rows of each connection the one that began first."""
-    ordered = rows[np.lexsort((start_ns[rows], tags[rows]))]
-    tags = tags[ordered]
-    first = np.ones(len(ordered), np.bool_)
-    first[1:] = tags[1:] != tags[:-1]
-    return ordered[first]
+def _earliest(tags: U8, began: U1, rows: NDArray[np.int64], start_ns: U8) -> NDArray[np.int64]:
+    """A row of each connection; where they do not say the same, the one that began first."""
+    ordered = rows[np.argsort(tags[rows])]
+    same = tags[ordered[1:]] == tags[ordered[:-1]]
+    if (same & (began[ordered[1:]] != began[ordered[:-1]])).any():
+        ordered = rows[np.lexsort((start_ns[rows], tags[rows]))]
+        same = tags[ordered[1:]] == tags[ordered[:-1]]
+    first = np.concatenate((np.ones(min(len(ordered), 1), np.bool_), ~same))
+    return np.asarray(ordered[first])
 
 
 def _by_port(batch: FlowBatch) -> tuple[U1, U1]:

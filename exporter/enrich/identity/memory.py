@@ -14,8 +14,11 @@ from exporter.batch.batch import U1, U8
 
 I8 = NDArray[np.int64]
 
-#: Places in a set. Of more, each lookup would read another cache line.
+#: Places in a set. Their tags are one line of the CPU's cache.
 WAYS = 8
+#: In every tag: a place whose tag is 0 is empty.
+_TAKEN = np.uint64(1)
+_NEVER = np.iinfo(np.int64).min
 
 
 class Memory:
@@ -33,12 +36,11 @@ class Memory:
         self._expiry_ns = expiry_ns
         self._tags = np.zeros((sets, WAYS), np.uint64)
         self._values = np.zeros((sets, WAYS), np.uint8)
-        self._seen_ns = np.zeros((sets, WAYS), np.int64)
-        self._filled = np.zeros((sets, WAYS), np.bool_)
+        self._seen_ns = np.full((sets, WAYS), _NEVER)
         self.evictions = 0
 
     def __len__(self) -> int:
-        return int(np.count_nonzero(self._filled))
+        return int(np.count_nonzero(self._tags))
 
     def get(self, hashes: U8, tags: U8, now_ns: int) -> tuple[U1, NDArray[np.bool_]]:
         """
@@ -78,20 +80,18 @@ class Memory:
             if not some.any():
                 break
             rows, sets = rest[some], place[some]
-            oldest = np.where(self._filled[sets], self._seen_ns[sets], -1).argmin(axis=1)
-            live = self._filled[sets, oldest]
-            live &= self._seen_ns[sets, oldest] >= now_ns - self._expiry_ns
+            oldest = self._seen_ns[sets].argmin(axis=1)
+            live = self._seen_ns[sets, oldest] >= now_ns - self._expiry_ns
             self.evictions += int(np.count_nonzero(live))
             self._set(sets, oldest, tags[rows], values[rows], now_ns)
         self.evictions += int(np.count_nonzero(rank >= WAYS))
 
     def _find(self, places: I8, tags: U8) -> tuple[NDArray[np.bool_], I8]:
-        equal = (self._tags[places] == tags[:, np.newaxis]) & self._filled[places]
+        equal = self._tags[places] == (tags | _TAKEN)[:, np.newaxis]
         way = equal.argmax(axis=1)
         return equal[np.arange(len(places)), way], way
 
     def _set(self, sets: I8, ways: I8, tags: U8, values: U1, now_ns: int) -> None:
-        self._tags[sets, ways] = tags
+        self._tags[sets, ways] = tags | _TAKEN
         self._values[sets, ways] = values
         self._seen_ns[sets, ways] = now_ns
-        self._filled[sets, ways] = True

@@ -177,8 +177,8 @@ def test_memory_is_bounded() -> None:
     memory = Memory(WAYS * 2, 10)
     count = 100
     hashes = np.zeros(count, np.uint64)
-    tags = np.arange(1, count + 1, dtype=np.uint64)
-    values = (tags % 2).astype(np.uint8)
+    tags = np.arange(1, 2 * count, 2, dtype=np.uint64)
+    values = (tags % 3).astype(np.uint8)
     for number in range(count):
         some = slice(number, number + 1)
         memory.put(hashes[some], tags[some], values[some], number)
