@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.batch.attributes import Attribute
-from exporter.batch.batch import FlowBatch
+from exporter.batch.batch import U8, FlowBatch
+from exporter.batch.record import ICMP, ICMPV6
 from exporter.enrich.base import Local
 from exporter.enrich.ends import distinct
-from exporter.enrich.identity.connection import Connections, connections
+from exporter.enrich.identity.connection import connections
 from exporter.enrich.identity.sha1 import sha1
 
 COMMUNITY_ID = Attribute(
@@ -33,7 +34,9 @@ _PAIRS = {
     58: ((128, 129), (130, 131), (133, 134), (135, 136), (139, 140), (144, 145)),
 }
 _WITH_PORTS = (1, 6, 17, 58, 132)
-_WORD, _HALF = np.uint64(0xFFFFFFFF), np.uint64(16)
+_WORD = np.uint64(0xFFFFFFFF)
+#: Second word of an IPv4 address, as far as it is the same in all.
+_MAPPED = np.uint64(0xFFFF0000)
 
 
 def _counterparts() -> NDArray[np.int16]:
@@ -65,72 +68,81 @@ class CommunityId(Local):
 
     def __init__(self, seed: int = 0, *, base64: bool = True) -> None:
         self._seed = seed
-        self._text = _base64 if base64 else _hexadecimal
+        self._text, self._dtype = (_base64, "S30") if base64 else (_hexadecimal, "S42")
 
     def apply(self, batch: FlowBatch) -> FlowBatch:
         """The batch with one column more: ``S30``, or ``S42`` in hexadecimal."""
-        ordered = _canonical(batch)
+        keys = batch.key_words()
+        tuples = np.empty((len(keys), 5), np.uint64)
+        for start in range(0, len(keys), _BLOCK):
+            tuples[start : start + _BLOCK] = _canonical(keys[start : start + _BLOCK])
         # Both directions of a flow are equal by now, and are hashed once.
-        first, numbers = distinct(ordered.words())
-        texts = self._text(_digests(ordered, batch.is_ipv4(), first, self._seed))[numbers]
+        first, numbers = distinct(tuples)
+        texts = self._texts(tuples.take(first, axis=0))[numbers]
         return replace(batch, added={**batch.added, COMMUNITY_ID: texts})
 
-
-def _digests(
-    ordered: Connections, is_ipv4: NDArray[np.bool_], wanted: NDArray[np.int64], seed: int
-) -> NDArray[np.uint8]:
-    """SHA-1 of some rows' tuples, uint8, shape (wanted, 20)."""
-    ipv4 = is_ipv4[wanted]
-    result = np.empty((len(wanted), 20), np.uint8)
-    for rows, four in ((np.flatnonzero(ipv4), True), (np.flatnonzero(~ipv4), False)):
-        for start in range(0, len(rows), _BLOCK):
-            some = rows[start : start + _BLOCK]
-            words = sha1(_blocks(ordered, wanted[some], seed, ipv4=four))
-            result[some] = words.T.astype(">u4", order="C").view(np.uint8).reshape(len(some), 20)
-    return result
+    def _texts(self, tuples: U8) -> NDArray[Any]:
+        """The ID of each tuple."""
+        ipv4 = (tuples[:, 0] == 0) & (tuples[:, 1] & _WORD == _MAPPED)
+        texts = np.empty(len(tuples), self._dtype)
+        for rows, four in ((np.flatnonzero(ipv4), True), (np.flatnonzero(~ipv4), False)):
+            for start in range(0, len(rows), _BLOCK):
+                some = rows[start : start + _BLOCK]
+                words = sha1(_blocks(tuples.take(some, axis=0), self._seed, ipv4=four))
+                digests = words.T.astype(">u4", order="C").view(np.uint8)
+                texts[some] = self._text(digests.reshape(len(some), 20))
+        return texts
 
 
-def _canonical(batch: FlowBatch) -> Connections:
-    """The rows with their ends in order, ICMP's types as ports."""
-    first, second = batch.src_port.astype(np.uint64), batch.dst_port.astype(np.uint64)
-    one_way = np.zeros(len(batch), np.bool_)
-    icmp = np.flatnonzero(batch.is_icmp())
+def _canonical(keys: U8) -> U8:
+    """
+    What is hashed of rows: their ends in order, ICMP's types as ports.
+
+    Args:
+        keys: ``FlowBatch.key_words()``, shape (n, 6).
+
+    Returns:
+        uint64, shape (n, 5): ``Connections.words()``.
+    """
+    protocol = keys[:, 5] >> np.uint64(48) & np.uint64(0xFF)
+    first, second = keys[:, 4] >> np.uint64(32) & np.uint64(0xFFFF), keys[:, 4] >> np.uint64(48)
+    portless = ~_HAS_PORTS[protocol]
+    first[portless] = second[portless] = 0
+    one_way = np.zeros(len(keys), np.bool_)
+    icmp = np.flatnonzero((protocol == ICMP) | (protocol == ICMPV6))
     kind, code = second[icmp] >> np.uint64(8), second[icmp] & np.uint64(0xFF)
-    answer = _COUNTERPARTS[batch.ip_protocol[icmp], kind]
+    answer = _COUNTERPARTS[protocol[icmp], kind]
     first[icmp] = kind
     second[icmp] = np.where(answer < 0, code, answer.astype(np.uint64))
     one_way[icmp] = answer < 0
-    portless = ~_HAS_PORTS[batch.ip_protocol]
-    first[portless] = second[portless] = 0
-    return connections(batch.key_words(), first, second, one_way)
+    return connections(keys, first, second, one_way).words()
 
 
-def _blocks(ordered: Connections, rows: Any, seed: int, *, ipv4: bool) -> NDArray[np.uint32]:
+def _blocks(tuples: U8, seed: int, *, ipv4: bool) -> NDArray[np.uint32]:
     """Seed, addresses, protocol, a zero octet, ports if there are any, padding: shape (16, m)."""
-    blocks = np.zeros((16, len(rows)), np.uint32)
-    before = np.full(len(rows), seed, np.uint32)
+    blocks = np.zeros((16, len(tuples)), np.uint32)
+    before = np.full(len(tuples), seed, np.uint32)
     at = 0
-    for word in _addresses(ordered, rows, ipv4=ipv4):
+    for word in _addresses(tuples, ipv4=ipv4):
         blocks[at] = before << np.uint32(16) | word >> np.uint32(16)
         before, at = word, at + 1
-    protocol = ordered.protocol[rows].astype(np.uint32)
+    protocol = (tuples[:, 4] >> np.uint64(32)).astype(np.uint32)
     blocks[at] = before << np.uint32(16) | protocol << np.uint32(8)
     with_ports = _HAS_PORTS[protocol]
     end = np.uint32(1 << 31)
-    blocks[at + 1] = np.where(with_ports, ordered.ports[rows].astype(np.uint32), end)
+    blocks[at + 1] = np.where(with_ports, (tuples[:, 4] & _WORD).astype(np.uint32), end)
     blocks[at + 2] = np.where(with_ports, end, np.uint32(0))
     blocks[15] = 32 * (at + 1) + 32 * with_ports
     return blocks
 
 
-def _addresses(ordered: Connections, rows: Any, *, ipv4: bool) -> list[NDArray[np.uint32]]:
+def _addresses(tuples: U8, *, ipv4: bool) -> list[NDArray[np.uint32]]:
     """Both addresses as words of 32 bits, most significant first."""
     found = []
-    for end in (ordered.low, ordered.high):
-        for half in (1,) if ipv4 else (0, 1):
-            whole = end[rows, half].byteswap()
-            words = (whole & _WORD,) if ipv4 else (whole >> np.uint64(32), whole & _WORD)
-            found += [word.astype(np.uint32) for word in words]
+    for column in (1, 3) if ipv4 else (0, 1, 2, 3):
+        whole = tuples[:, column].byteswap()
+        words = (whole & _WORD,) if ipv4 else (whole >> np.uint64(32), whole & _WORD)
+        found += [word.astype(np.uint32) for word in words]
     return found
 
 
