@@ -57,7 +57,8 @@ def to(records: list[dict[str, Any]], port: int) -> list[dict[str, Any]]:
 def test_excluded_is_what_was_sent_there(network: Network, tmp_path: Path) -> None:
     """
     Datagrams to one port are dropped, to the packet and the octet, over many drains; everything
-    else has its labels; the ledger closes. A new configuration takes effect without a restart.
+    else has its labels; the ledger closes. A new configuration takes effect without a restart, a
+    wrong one changes nothing.
     """
     one, other = pair(network)
     path = settings(
@@ -73,6 +74,8 @@ def test_excluded_is_what_was_sent_there(network: Network, tmp_path: Path) -> No
         ledger = agent.wait_drained()
         settings(path, "b", later='labels.team == "c"')
         wait_until(lambda: agent.says("enrich.labels changed, exclude changed"), "read again")
+        settings(path, "c", wrong="source.prt == 1")
+        wait_until(lambda: agent.says("exclude[wrong].when: column 7"), "refused")
         before = len(agent.records())
         send(one, NOISE, 500, 100)
         counters = disconnect(one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import string
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -298,6 +299,17 @@ def test_matches_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -
     matches = language.matcher("^(a+)+$")
     texts = ["a" * 50_000 + "b", "aa", "b", "\udc80", "aaa", "aa"]
     assert [matches(text) for text in texts] == [False, True, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("cel_expr_python", "cel-expr-python"), ("re2", "google-re2")]
+)
+def test_without_the_libraries(monkeypatch: pytest.MonkeyPatch, module: str, package: str) -> None:
+    """What is missing, and how to get it."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=f"expressions need {package}: pip install") as caught:
+        Program('network.type.matches("a")', FIELDS)
+    assert "flow-exporter[expressions]" in str(caught.value)
 
 
 def test_names_that_are_no_identifiers() -> None:
