@@ -91,32 +91,39 @@ def _replay(parsed: argparse.Namespace) -> int:
     _require_privileges("replay")
     config = _config(parsed)
     replayed = replay(parsed.file, config.capture)
-    _print_flows(replayed, config, parsed.schema or "otel", as_table=parsed.table)
+    balance = _print_flows(replayed, config, parsed.schema or "otel", as_table=parsed.table)
+    excluded = f"  excluded: {balance.excluded_total.flows}" if config.exclude else ""
+    flows = balance.published.flows
     kernel = replayed.balance.kernel
     malformed = kernel.outcome("malformed").packets + replayed.unplayable
     print(
-        f"frames: {replayed.frames}  flows: {len(replayed.batch)}  "
+        f"frames: {replayed.frames}  flows: {flows}  "
         f"packets: {replayed.balance.drained.packets}  octets: {replayed.balance.drained.octets}  "
         f"not IP: {kernel.outcome('not_ip').packets}  malformed: {malformed}  "
-        f"lost: {kernel.lost.packets}",
+        f"lost: {kernel.lost.packets}{excluded}",
         file=sys.stderr,
     )
     if replayed.error:
         return _fail(CaptureFileError(f"{parsed.file}: {replayed.error}"), FAILED)
-    return FAILED if replayed.balance.problems() else DONE
+    return FAILED if balance.problems() else DONE
 
 
-def _print_flows(replayed: Any, config: Any, schema: str, *, as_table: bool) -> None:
+def _print_flows(replayed: Any, config: Any, schema: str, *, as_table: bool) -> Any:
+    """Returns the ledger, with what was not printed."""
     from exporter.dedupe.config import DedupeConfig
     from exporter.dedupe.dedupe import Deduper
     from exporter.enrich.table import Surroundings, make
+    from exporter.exclude.excluder import Excluder
     from exporter.sinks.encodings.jsonl import SHAPES, encode
 
     batch = Deduper(DedupeConfig(mode="none")).apply(replayed.batch)
     enrichment = make(config.enrich, config.agent, Surroundings(lambda: replayed.names))
+    excluder = Excluder(config.exclude, enrichment.attributes())
     enrichment.open()
-    batch = enrichment.apply(batch)
+    batch, excluded = excluder.apply(enrichment.apply(batch))
     enrichment.close()
+    flows = replace(replayed.balance.drained, flows=len(replayed.batch))
+    balance = replace(replayed.balance, drained=flows, published=batch.totals, excluded=excluded)
     if as_table:
         from rich.console import Console
 
@@ -124,9 +131,10 @@ def _print_flows(replayed: Any, config: Any, schema: str, *, as_table: bool) -> 
 
         if len(batch):
             Console().print(render(replace(batch, window=_window(batch)), 2 * len(batch)))
-        return
+        return balance
     sys.stdout.buffer.write(encode(batch, SHAPES[schema]))
     sys.stdout.buffer.flush()
+    return balance
 
 
 def _window(batch: Any) -> Any:
@@ -159,7 +167,9 @@ def _ledger_text(ledger: dict[str, Any]) -> str:
         rows += [("drained by earlier agents", earlier["settled"])]
         rows += [("lost with earlier agents", earlier["lost"])]
     rows += [("still in the kernel", ledger["held_in_kernel"]), ("drained", ledger["drained"])]
-    rows += [("  deduplicated", ledger["deduplicated"]), ("  published", ledger["published"])]
+    rows += [("  deduplicated", ledger["deduplicated"])]
+    rows += [(f"  excluded, {name}", what) for name, what in ledger["excluded"].items()]
+    rows += [("  published", ledger["published"])]
     for name, sink in ledger["sinks"].items():
         rows += [(f"sink {name}: queued", sink["queued"])]
         if sink["recovered"]["flows"]:
@@ -207,7 +217,13 @@ def _doctor(parsed: argparse.Namespace) -> int:
 
 
 def _check(parsed: argparse.Namespace) -> int:
-    _config(parsed)
+    from exporter.enrich.table import Surroundings, make
+    from exporter.exclude.excluder import Excluder
+
+    config = _config(parsed)
+    # Expressions are read where it is known what they can name.
+    enrichment = make(config.enrich, config.agent, Surroundings(dict))
+    Excluder(config.exclude, enrichment.attributes())
     return DONE
 
 

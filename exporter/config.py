@@ -34,6 +34,7 @@ from exporter.enrich.known import by_name
 from exporter.enrich.observer import AgentConfig
 from exporter.enrich.table import attributes_of
 from exporter.errors import ConfigError
+from exporter.exclude.config import ExclusionConfig
 from exporter.fanout.config import SpoolConfig
 from exporter.quantities import Seconds, split_host_port
 from exporter.sinks.encodings.series import ATTRIBUTES, check_attributes
@@ -93,7 +94,7 @@ class Config(BaseModel):
     Everything.
 
     Args:
-        capture, dedupe, enrich, agent, metrics: See there.
+        capture, dedupe, enrich, exclude, agent, metrics: See there.
         sinks: Destinations; standard output if there is none.
         spool: Where batches wait on disk for all of them.
         log_level: Of the log on standard error.
@@ -105,6 +106,7 @@ class Config(BaseModel):
     capture: CaptureConfig = CaptureConfig()
     dedupe: DedupeConfig = DedupeConfig()
     enrich: EnrichConfig = EnrichConfig()
+    exclude: tuple[ExclusionConfig, ...] = Field((), max_length=64)
     agent: AgentConfig = AgentConfig()
     metrics: MetricsConfig = MetricsConfig()
     sinks: tuple[SinkConfig, ...] = (StdoutConfig(),)

@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from exporter.batch.protocols import PROTOCOLS, protocol_name
 from exporter.batch.record import FlowRecord
 from exporter.decode import decode
 from exporter.enrich.known import by_any_name, recognised
@@ -27,7 +28,6 @@ from exporter.fanout.config import RetryConfig
 from exporter.quantities import duration
 from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.encodings.jsonl import SHAPES
-from exporter.sinks.encodings.protocols import PROTOCOLS, protocol_name
 from exporter.sinks.kafka.config import KafkaConfig, SaslConfig
 from exporter.sinks.stdout.table import count_text, end_text
 

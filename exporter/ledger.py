@@ -5,7 +5,7 @@ The counters that must balance: what every packet became, from the hook to the d
 
     seen     = aggregated + ring + filtered + sampled out + not IP + malformed + lost     kernel
     drained  = aggregated + ring - still in the kernel's maps - earlier agents'           capture
-    drained  = deduplicated away + published                                              dedupe
+    drained  = deduplicated away + excluded + published                          dedupe, exclude
     queued + recovered = delivered + dropped + pending + spooled    for each sink         fan-out
 
 Packets and octets, exactly. Octets are L2. With ``capture.pin`` the kernel's counts go on where an
@@ -112,6 +112,14 @@ class SinkCounts:
 
 
 @dataclass(frozen=True)
+class Removed:
+    """What a drain lost on its way to the sinks; ``excluded`` by name of the exclusion."""
+
+    deduplicated: Totals = field(default_factory=Totals)
+    excluded: Mapping[str, Totals] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Carried:
     """
     What earlier agents did with packets that the kernel's counts include.
@@ -127,7 +135,10 @@ class Carried:
 
 @dataclass(frozen=True)
 class Balance:
-    """The ledger at one moment. ``absent`` is what was published while there was no such sink."""
+    """
+    The ledger at one moment. ``absent`` is what was published while there was no such sink;
+    ``excluded`` what was dropped, by name of the exclusion.
+    """
 
     kernel: KernelCounts
     drained: Totals
@@ -137,6 +148,12 @@ class Balance:
     final: bool
     carried: Carried = Carried()
     absent: Mapping[str, Totals] = field(default_factory=dict)
+    excluded: Mapping[str, Totals] = field(default_factory=dict)
+
+    @property
+    def excluded_total(self) -> Totals:
+        """All exclusions together."""
+        return sum(self.excluded.values(), Totals())
 
     @property
     def held(self) -> Tally:
@@ -153,11 +170,11 @@ class Balance:
         if held.packets < 0 or held.octets < 0 or (self.final and held != Tally()):
             recorded = held + drained
             found.append(_unequal("aggregated + ring", recorded, "drained", drained))
-        passed_on = self.deduplicated + self.published
-        if _tally(self.drained) != _tally(passed_on):
-            found.append(
-                _unequal("drained", drained, "deduplicated + published", _tally(passed_on))
-            )
+        became = self.deduplicated + self.excluded_total + self.published
+        if self.drained != became:
+            stages = "deduplicated + excluded + published"
+            flows = f" ({self.drained.flows} and {became.flows} flows)"
+            found.append(_unequal("drained", drained, stages, _tally(became)) + flows)
         for name, sink in self.sinks.items():
             found += _sink_problems(name, sink, self.published - self.absent.get(name, Totals()))
         return found
@@ -189,6 +206,7 @@ class Balance:
             "fragments_unmatched": self.kernel.fragments_unmatched,
             "drained": _triple(self.drained),
             "deduplicated": _triple(self.deduplicated),
+            "excluded": {name: _triple(what) for name, what in self.excluded.items()},
             "published": _triple(self.published),
             "sinks": {
                 name: {
@@ -236,6 +254,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._drained = Totals()
         self._deduplicated = Totals()
+        self._excluded: dict[str, Totals] = {}
         self._published = Totals()
         self._sinks: dict[str, _Account] = {}
         self._last: KernelCounts | None = None
@@ -274,11 +293,17 @@ class Ledger:
         with self._lock:
             yield self
 
-    def book(self, drained: Totals, published: Totals) -> None:
-        """What a drain brought and what was passed on; the difference was deduplicated away."""
+    def book(self, drained: Totals, published: Totals, removed: Removed | None = None) -> None:
+        """
+        What a drain brought, what was passed on, and what became of the rest: if nothing is said of
+        it, it was deduplicated away.
+        """
+        removed = removed or Removed(drained - published)
         self._drained += drained
         self._published += published
-        self._deduplicated += drained - published
+        self._deduplicated += removed.deduplicated
+        for name, totals in removed.excluded.items():
+            self._excluded[name] = self._excluded.get(name, Totals()) + totals
 
     def close_kernel(self, *, counts_on: bool = False) -> None:
         """
@@ -315,6 +340,7 @@ class Ledger:
             final=self._final,
             carried=self._carried,
             absent={name: one.absent(self._published) for name, one in self._sinks.items()},
+            excluded=dict(self._excluded),
         )
 
 

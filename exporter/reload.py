@@ -1,6 +1,6 @@
 """
-What a changed configuration means for an agent that runs: sinks come, go and are pointed elsewhere;
-everything else needs a restart.
+What a changed configuration means for an agent that runs: sinks come, go and are pointed elsewhere,
+labels and exclusions are others from the next drain on; everything else needs a restart.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from exporter.errors import ConfigError
 from exporter.sinks.table import SinkConfig
 
 #: What is applied without a restart; every other section is not.
-_LIVE = ("sinks", "shutdown_timeout", "log_level")
+_LIVE = ("sinks", "exclude", "shutdown_timeout", "log_level")
+#: Likewise, of sections that need one for the rest.
+_LIVE_KEYS = {"enrich": ("labels", "derive")}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Plan:
         add, retarget: Sinks to make; the latter go on with the queue of the one of their name.
         remove: Names.
         ignored: Keys whose new values need a restart.
+        expressions: Keys of labels and exclusions that are others now.
     """
 
     config: Config
@@ -33,11 +36,13 @@ class Plan:
     retarget: tuple[SinkConfig, ...]
     remove: tuple[str, ...]
     ignored: tuple[str, ...]
+    expressions: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         done = [f"sink {sink.name} added" for sink in self.add]
         done += [f"sink {sink.name} changed" for sink in self.retarget]
         done += [f"sink {name} removed" for name in self.remove]
+        done += [f"{key} changed" for key in self.expressions]
         return ", ".join(done) or "no sink changed"
 
 
@@ -53,7 +58,9 @@ def plan(old: Config, new: Config) -> Plan:
         ConfigError: If two sinks have the same name.
     """
     fixed = [name for name in Config.model_fields if name not in _LIVE]
-    ignored = [key for name in fixed for key in _changes(old, new, name)]
+    live = [f"{name}.{key}" for name, keys in _LIVE_KEYS.items() for key in keys]
+    changed = [key for name in (*fixed, "exclude") for key in _changes(old, new, name)]
+    ignored = [key for key in changed if key not in (*live, "exclude")]
     before = {sink.name: sink for sink in old.sinks}
     sinks: list[SinkConfig] = []
     for sink in named(new.sinks, old.sinks):
@@ -62,7 +69,7 @@ def plan(old: Config, new: Config) -> Plan:
             kept = _with_spool_of(before[sink.name], sink, old, new)
             ignored += [f"sinks.{sink.name}.spool"] if kept != sink else []
         sinks.append(kept)
-    kept_sections = {name: getattr(old, name) for name in fixed}
+    kept_sections = {name: _kept(getattr(old, name), getattr(new, name), name) for name in fixed}
     names = {sink.name for sink in sinks}
     return Plan(
         config=new.model_copy(update={**kept_sections, "sinks": tuple(sinks)}),
@@ -70,6 +77,7 @@ def plan(old: Config, new: Config) -> Plan:
         retarget=tuple(s for s in sinks if s.name in before and s != before[s.name]),
         remove=tuple(name for name in before if name not in names),
         ignored=tuple(ignored),
+        expressions=tuple(key for key in changed if key in (*live, "exclude")),
     )
 
 
@@ -115,6 +123,12 @@ def _with_spool_of(old: SinkConfig, new: SinkConfig, before: Config, after: Conf
     policy = old.queue.when_full
     queue = new.queue.model_copy(update={"when_full": policy})
     return new.model_copy(update={"spool": old.spool, "queue": queue})
+
+
+def _kept(old: Any, new: Any, name: str) -> Any:
+    """A section as it was, but for what is applied without a restart."""
+    live = {key: getattr(new, key) for key in _LIVE_KEYS.get(name, ())}
+    return old.model_copy(update=live) if live else old
 
 
 def _changes(old: Config, new: Config, name: str) -> list[str]:

@@ -171,14 +171,22 @@ def _stages(balance: Balance) -> Iterator[Any]:
     stages = {
         "drained": balance.drained,
         "deduplicated": balance.deduplicated,
+        "excluded": balance.excluded_total,
         "published": balance.published,
     }
     for unit in ("flows", "packets", "octets"):
         yield _counter(
             f"stage_{unit}",
-            f"{unit.capitalize()} drained from the kernel = deduplicated away + published.",
+            f"{unit.capitalize()} drained from the kernel = deduplicated away + excluded + "
+            "published.",
             ["stage"],
             [([stage], getattr(totals, unit)) for stage, totals in stages.items()],
+        )
+        yield _counter(
+            f"excluded_{unit}",
+            f"{unit.capitalize()} that an exclusion dropped.",
+            ["exclusion"],
+            [([name], getattr(totals, unit)) for name, totals in balance.excluded.items()],
         )
 
     carried = balance.carried

@@ -26,10 +26,13 @@ from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.cloud.config import CloudConfig
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.geoip.config import GeoIpConfig
+from exporter.enrich.identity.config import IdentityConfig
 from exporter.enrich.known import known
+from exporter.enrich.labels import DerivedConfig
 from exporter.enrich.networks.config import NetworksConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.enrich.services.config import ServicesConfig
+from exporter.exclude.config import ExclusionConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
 from exporter.sinks.credentials import TlsConfig
@@ -50,6 +53,9 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("enrich.geoip", "enrich.geoip.", GeoIpConfig),
     ("enrich.networks", "enrich.networks.", NetworksConfig),
     ("enrich.services", "enrich.services.", ServicesConfig),
+    ("enrich.identity", "enrich.identity.", IdentityConfig),
+    ("enrich.derive[]", "", DerivedConfig),
+    ("exclude[]", "", ExclusionConfig),
     ("agent", "agent.", AgentConfig),
     ("agent.cloud", "agent.cloud.", CloudConfig),
     ("metrics", "metrics.", MetricsConfig),

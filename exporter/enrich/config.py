@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from exporter.enrich.geoip.config import GeoIpConfig
+from exporter.enrich.identity.config import IdentityConfig
+from exporter.enrich.labels import DerivedConfig
 from exporter.enrich.networks.config import NetworksConfig
 from exporter.enrich.services.config import ServicesConfig
 
@@ -14,7 +16,10 @@ class EnrichConfig(BaseModel):
     The ``enrich`` section.
 
     Args:
-        geoip, networks, services: See there.
+        geoip, identity, networks, services: See there.
+        labels: Names and texts that every record has, as ``labels.NAME``; the flat record has the
+            name as its key.
+        derive: See there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -22,3 +27,6 @@ class EnrichConfig(BaseModel):
     geoip: GeoIpConfig | None = None
     networks: NetworksConfig | None = None
     services: ServicesConfig | None = None
+    identity: IdentityConfig = IdentityConfig()
+    labels: dict[str, str] = Field(default_factory=dict, max_length=64)
+    derive: tuple[DerivedConfig, ...] = Field((), max_length=64)

@@ -34,7 +34,7 @@ def ends_of(batch: FlowBatch) -> Ends:
     rows = len(batch)
     words = batch.key_words()
     both = np.concatenate((words[:, 0:2], words[:, 2:4]))
-    first, numbers = _distinct(both)
+    first, numbers = distinct(both)
     octets = np.ascontiguousarray(both[first]).view(np.uint8).reshape(len(first), 16)
     source, destination = SIDES
     return Ends(
@@ -42,8 +42,16 @@ def ends_of(batch: FlowBatch) -> Ends:
     )
 
 
-def _distinct(words: Words) -> tuple[NDArray[np.int64], U4]:
-    """A row of each distinct one, and the number of each row's; exact whatever the hashes."""
+def distinct(words: Words) -> tuple[NDArray[np.int64], U4]:
+    """
+    Find equal rows; exactly, whatever the hashes.
+
+    Args:
+        words: uint64, shape (n, k).
+
+    Returns:
+        A row of each distinct one, shape (d,), and which of them each row is, shape (n,).
+    """
     count = len(words)
     if not count:
         return np.empty(0, np.int64), np.empty(0, np.uint32)

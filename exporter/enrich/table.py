@@ -14,7 +14,12 @@ from exporter.enrich.cloud.enricher import CloudPlace
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.ends import EndEnricher
 from exporter.enrich.geoip.source import sources as geoip_sources
+from exporter.enrich.identity.community import CommunityId
+from exporter.enrich.identity.config import IdentityConfig
+from exporter.enrich.identity.flow_id import FlowId
+from exporter.enrich.identity.initiator import Initiator
 from exporter.enrich.interfaces import InterfaceNames
+from exporter.enrich.labels import Labels
 from exporter.enrich.networks.source import NetworkNames
 from exporter.enrich.observer import AgentConfig, ObserverName
 from exporter.enrich.services.enricher import ServiceNames
@@ -46,9 +51,25 @@ def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enri
     sources = _sources(config)
     if sources:
         enrichers.append(EndEnricher(*sources))
+    enrichers += _identities(config.identity)
+    # After who began is known: the responder's port names the service.
     if config.services is not None:
         enrichers.append(ServiceNames(config.services))
-    return Enrichment(enrichers)
+    enrichment = Enrichment(enrichers)
+    enrichment.use(labels(config, enrichment))
+    return enrichment
+
+
+def labels(config: EnrichConfig, enrichment: Enrichment) -> Labels | None:
+    """
+    What users say, from what an enrichment adds.
+
+    Raises:
+        ConfigError: If an expression is wrong.
+    """
+    if not config.labels and not config.derive:
+        return None
+    return Labels(config.labels, config.derive, enrichment.attributes(but=Labels.name))
 
 
 def attributes_of(config: EnrichConfig, agent: AgentConfig) -> tuple[Attribute, ...]:
@@ -69,6 +90,18 @@ def _sources(config: EnrichConfig) -> list[AddressSource]:
     if config.geoip is not None:
         sources += geoip_sources(config.geoip)
     return sources
+
+
+def _identities(config: IdentityConfig) -> list[Enricher]:
+    """What a flow is, from the flow alone."""
+    found: list[Enricher] = []
+    if config.community_id:
+        found.append(CommunityId(config.community_seed, base64=config.community_base64))
+    if config.flow_id:
+        found.append(FlowId())
+    if config.initiator:
+        found.append(Initiator(config.connections, int(config.expiry * 1e9)))
+    return found
 
 
 class Enrichment:
@@ -105,6 +138,14 @@ class Enrichment:
         """What all add, or all but the one of a name."""
         others = (enricher for enricher in self._enrichers if enricher.name != but)
         return tuple(what for enricher in others for what in enricher.attributes)
+
+    def use(self, labels: Labels | None) -> None:
+        """Other labels than before, from the next batch on; after everything else."""
+        others = tuple(one for one in self._enrichers if one.name != Labels.name)
+        enrichers = (*others, labels) if labels else others
+        _check(enrichers)
+        self._seconds.setdefault(Labels.name, 0.0)
+        self._enrichers = enrichers
 
     def close(self) -> None:
         """Close all, in the other order. Again is fine."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.batch.batch import Totals
-from exporter.ledger import Balance, Carried, KernelCounts, Ledger, SinkCounts, Tally
+from exporter.ledger import Balance, Carried, KernelCounts, Ledger, Removed, SinkCounts, Tally
 
 KERNEL = KernelCounts(
     seen=Tally(100, 10_000),
@@ -85,7 +85,16 @@ def with_outcome(name: str, tally: Tally) -> Balance:
             [
                 (
                     "drained is 70 packets, 7000 octets; "
-                    "deduplicated + published is 71 packets, 7000 octets"
+                    "deduplicated + excluded + published is 71 packets, 7000 octets (8 and 8 flows)"
+                )
+            ],
+        ),
+        (
+            replace(BALANCE, excluded={"noise": Totals(1, 0, 0)}),
+            [
+                (
+                    "drained is 70 packets, 7000 octets; deduplicated + excluded + published is "
+                    "70 packets, 7000 octets (8 and 9 flows)"
                 )
             ],
         ),
@@ -119,6 +128,7 @@ def with_outcome(name: str, tally: Tally) -> Balance:
         "drained more than recorded",
         "drained less than recorded at the end",
         "deduplicated too much",
+        "excluded too many flows",
         "sink has too much",
         "sink has too little",
         "sink was passed over",
@@ -182,6 +192,7 @@ def test_as_dict() -> None:
     assert ledger["held_in_kernel"] == {"packets": 0, "octets": 0}
     assert ledger["drained"] == {"flows": 8, "packets": 70, "octets": 7000}
     assert ledger["deduplicated"] == {"flows": 3, "packets": 20, "octets": 2000}
+    assert ledger["excluded"] == {}
     assert ledger["published"] == {"flows": 5, "packets": 50, "octets": 5000}
     assert set(ledger["sinks"]) == {"grpc", "stdout"}
     assert set(ledger["sinks"]["grpc"]) == counts
@@ -189,6 +200,25 @@ def test_as_dict() -> None:
         "queue_full": {"flows": 1, "packets": 10, "octets": 1000},
         "shutdown": {"flows": 1, "packets": 10, "octets": 1000},
     }
+
+
+def test_exclusions_are_accounts_of_their_own() -> None:
+    """By name; drained is what was deduplicated, excluded and published, each as it was booked."""
+    excluded = {"noise": Totals(2, 8, 800), "health": Totals()}
+    ledger = Ledger(lambda: KERNEL)
+    with ledger.booking():
+        removed = Removed(Totals(1, 2, 200), excluded)
+        ledger.book(Totals(8, 70, 7000), Totals(5, 60, 6000), removed)
+        ledger.book(Totals(1, 1, 100), Totals(), Removed(excluded={"noise": Totals(1, 1, 100)}))
+    balance = ledger.balance()
+    assert balance.excluded == {"noise": Totals(3, 9, 900), "health": Totals()}
+    assert balance.excluded_total == Totals(3, 9, 900)
+    assert balance.as_dict()["excluded"]["noise"] == {"flows": 3, "packets": 9, "octets": 900}
+    assert balance.deduplicated == Totals(1, 2, 200)
+    with ledger.booking():
+        ledger.book(Totals(1, 5, 500), Totals(1, 4, 400), Removed())
+    (problem,) = [line for line in ledger.balance().problems() if "excluded" in line]
+    assert problem.startswith("drained is 76 packets")
 
 
 def test_lost_is_what_no_record_has() -> None:

@@ -125,3 +125,22 @@ def test_fsync(fsync: str) -> None:
     assert made.spool.fsync == (5.0 if fsync == "5s" else fsync)
     with pytest.raises(ConfigError, match=r"spool\.fsync"):
         config("null", spool={"fsync": "sometimes"})
+
+
+def test_labels_and_exclusions_need_no_restart() -> None:
+    """They are others at once; the rest of the section is not."""
+    noise = {"name": "noise", "when": "destination.port == 9"}
+    found = plan(
+        running("null", enrich={"labels": {"team": "a"}}),
+        config(
+            "null",
+            enrich={"labels": {"team": "b"}, "identity": {"flow_id": True}},
+            exclude=[noise],
+        ),
+    )
+    assert found.expressions == ("enrich.labels", "exclude")
+    assert found.ignored == ("enrich.identity",)
+    assert found.config.enrich.labels == {"team": "b"}
+    assert not found.config.enrich.identity.flow_id
+    assert [one.name for one in found.config.exclude] == ["noise"]
+    assert str(found) == "enrich.labels changed, exclude changed"

@@ -77,8 +77,13 @@ def units(totals: Totals) -> dict[str, int]:
 def expected_stages() -> dict[tuple[str, Labels], float]:
     return {
         (f"stage_{unit}_total", labelled(stage=stage)): value
-        for stage in ("drained", "deduplicated", "published")
-        for unit, value in units(getattr(BALANCE, stage)).items()
+        for stage, totals in (
+            ("drained", BALANCE.drained),
+            ("deduplicated", BALANCE.deduplicated),
+            ("excluded", BALANCE.excluded_total),
+            ("published", BALANCE.published),
+        )
+        for unit, value in units(totals).items()
     }
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 
 from exporter.batch.batch import FlowBatch, FlowEndReason
+from exporter.batch.protocols import protocol_name
 from exporter.batch.record import PointName, point_names
 from exporter.sinks.encodings import cells
 from exporter.sinks.encodings.cells import Cells
-from exporter.sinks.encodings.protocols import protocol_name
 from exporter.sinks.encodings.template import Holes, Mask, Masks
 
 _MILLISECOND = np.uint64(1_000_000)

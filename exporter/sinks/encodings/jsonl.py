@@ -18,11 +18,11 @@ from typing import Any
 import orjson
 
 from exporter.batch.batch import FlowBatch, FlowEndReason
+from exporter.batch.protocols import protocol_name
 from exporter.batch.record import TCP, WITH_PORTS, FlowRecord, PointName
 from exporter.sinks.encodings.additions import JSON_FLAT, JSON_NESTED, Additions, nested
 from exporter.sinks.encodings.additions import flat as flat_metadata
 from exporter.sinks.encodings.columns import HOLES, MASKS, point_lists, same
-from exporter.sinks.encodings.protocols import protocol_name
 from exporter.sinks.encodings.template import Part, Template
 
 __all__ = [

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from exporter.batch.attributes import Attribute
+from exporter.batch.protocols import protocol_name
 from exporter.sinks.encodings.named import attribute_named
-from exporter.sinks.encodings.protocols import protocol_name
 from exporter.sinks.encodings.series import FLOWS, OCTETS_L2, OCTETS_L3, PACKETS, Value
 
 Schema = Literal["otel", "obi", "netobserv"]

@@ -1,0 +1,1 @@
+"""Rows that nobody wants are dropped, by name and counted, before any sink has them."""
