@@ -29,8 +29,7 @@ def known() -> dict[str, tuple[Described, ...]]:
     found: dict[Described, str] = {}
     for info in pkgutil.walk_packages(enrich.__path__, f"{enrich.__name__}."):
         room = info.name.removeprefix(f"{enrich.__name__}.").partition(".")[0]
-        module = importlib.import_module(info.name)
-        for thing in vars(module).values():
+        for thing in _things(info.name):
             for one in _within(thing):
                 found.setdefault(one, room)
     # One that is at hand for each end, too, is still one.
@@ -84,6 +83,16 @@ def at_ends(attributes: tuple[Described, ...]) -> Iterator[Attribute]:
             yield one
         else:
             yield from (one.of(side) for side in SIDES)
+
+
+def _things(module: str) -> tuple[Any, ...]:
+    """What a module has; nothing of one that needs an extra which is not installed."""
+    try:
+        return tuple(vars(importlib.import_module(module)).values())
+    except ModuleNotFoundError as err:
+        if (err.name or "").partition(".")[0] == "exporter":
+            raise
+        return ()
 
 
 def _within(thing: Any) -> Iterator[Described]:

@@ -33,8 +33,9 @@ def names():
 
 
 def test_an_enricher_shows_up_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module in the room is all that it takes."""
+    """A module in the room is all that it takes; one that needs an extra is left out without it."""
     (tmp_path / "zz_made_up.py").write_text(_MODULE)
+    (tmp_path / "zz_extra.py").write_text("import not_installed")
     monkeypatch.setattr(enrich, "__path__", [*enrich.__path__, str(tmp_path)])
     importlib.invalidate_caches()
     for cached in (known, known_attributes, by_name):
