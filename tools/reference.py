@@ -23,6 +23,7 @@ from exporter.capture.config import CaptureConfig
 from exporter.config import ENV_PREFIX, Config, MetricsConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.config import EnrichConfig
+from exporter.enrich.dns.config import NamesConfig, ReverseConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
@@ -41,6 +42,8 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("capture", "capture.", CaptureConfig),
     ("dedupe", "dedupe.", DedupeConfig),
     ("enrich", "enrich.", EnrichConfig),
+    ("enrich.names", "enrich.names.", NamesConfig),
+    ("enrich.names.reverse", "enrich.names.reverse.", ReverseConfig),
     ("agent", "agent.", AgentConfig),
     ("metrics", "metrics.", MetricsConfig),
     ("sinks[]: all types", "", DeliveryConfig),

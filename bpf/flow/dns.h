@@ -146,7 +146,7 @@ static __always_inline void copy_sized(struct __sk_buff *skb, const struct packe
 	bpf_ringbuf_submit(copy, BPF_RB_NO_WAKEUP);
 }
 
-/* Copy what is said to or by a DNS server. Of TCP, what carries something and what begins or ends a
+/* Copy what is said to or by a DNS server. Of TCP, what carries something and what begins a
  * connection. Out of line: rare beside other packets. */
 static __noinline int copy_dns(struct __sk_buff *skb, const struct packet *packet, __u32 link,
 			       __u64 mono_ns)
@@ -155,7 +155,7 @@ static __noinline int copy_dns(struct __sk_buff *skb, const struct packet *packe
 
 	if (find_payload(skb, packet, link, &payload))
 		return 0;
-	if (!payload.octets && !(packet->tcp_control_bits & (TCP_SYN | TCP_FIN | TCP_RST)))
+	if (!payload.octets && !(packet->tcp_control_bits & TCP_SYN))
 		return 0;
 	if (payload.octets <= DNS_SMALL)
 		copy_sized(skb, packet, &payload, mono_ns, DNS_SMALL);

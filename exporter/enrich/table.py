@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from exporter.batch.batch import FlowBatch, Interface
+from exporter.capture.dns import DnsPackets
 from exporter.enrich.base import AddressSource, Enricher, Reading
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.ends import EndEnricher
@@ -24,23 +25,30 @@ class Surroundings:
 
     Args:
         names: (namespace number, ifindex) -> interface, as of now.
+        dns: What the kernel program copied of DNS since the last time.
     """
 
     names: Callable[[], Mapping[tuple[int, int], Interface]]
+    dns: Callable[[], DnsPackets] = lambda: DnsPackets([])
 
 
 def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enrichment:
     """Every enricher that is asked for, not opened yet."""
     enrichers: list[Enricher] = [InterfaceNames(around.names), ObserverName(agent)]
-    sources = _sources(config)
+    sources = _sources(config, around)
     if sources:
         enrichers.append(EndEnricher(*sources))
     return Enrichment(enrichers)
 
 
-def _sources(_config: EnrichConfig) -> list[AddressSource]:
+def _sources(config: EnrichConfig, around: Surroundings) -> list[AddressSource]:
     """What is known of addresses, whichever end of a flow they are."""
-    return []
+    sources: list[AddressSource] = []
+    if config.names is not None:
+        from exporter.enrich.dns.names import Names
+
+        sources.append(Names(config.names, around.dns))
+    return sources
 
 
 class Enrichment:
