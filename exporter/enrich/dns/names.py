@@ -61,6 +61,7 @@ class Names:
             misses=self._misses,
             evictions=sum(part.evictions for part in parts),
             entries=sum(part.entries for part in parts),
+            events={name: count for part in parts for name, count in part.events.items()},
         )
 
     def look_up(self, addresses: Addresses) -> Found:

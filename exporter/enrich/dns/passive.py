@@ -104,7 +104,18 @@ class PassiveNames:
                 f"{self._lost} DNS packets were lost since the start, the last of them within a "
                 f"minute: names are missing; enrich.names.ring_size is {self._size}"
             )
-        return State(problem, evictions=self.table.evictions, entries=len(self.table))
+        return State(
+            problem, evictions=self.table.evictions, entries=len(self.table), events=self._events()
+        )
+
+    def _events(self) -> dict[str, int]:
+        streams = self.exchanges.streams
+        return {
+            **vars(self.exchanges.counts),
+            "broken_streams": streams.broken,
+            "unknown_segments": streams.unknown,
+            "lost": self._lost,
+        }
 
     def _run(self) -> None:
         while not self._stop.wait(_INTERVAL):

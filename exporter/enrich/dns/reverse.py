@@ -216,7 +216,9 @@ class ReverseNames:
         if self._silent >= _AWAY:
             servers = ", ".join(f"{host}:{port}" for host, port in self._resolvers)
             problem = f"no answer from {servers} to the last {self._silent} queries"
-        return State(problem, evictions=self.table.evictions, entries=len(self.table))
+        events = {f"reverse_{name}": count for name, count in vars(self.counts).items()}
+        table = self.table
+        return State(problem, evictions=table.evictions, entries=len(table), events=events)
 
     def _ask_for(self, octets: NDArray[np.uint8]) -> None:
         room = _WAITING - len(self._waiting)
