@@ -31,8 +31,8 @@ from exporter.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-#: Addresses that wait to be asked for, and queries under way.
-_WAITING, _UNDER_WAY = 10_000, 64
+#: Addresses that wait or are asked for, and queries under way.
+_UNSETTLED, _UNDER_WAY = 10_000, 64
 #: Queries in a row without an answer, after which a resolver counts as away.
 _AWAY = 5
 _NO_ERROR, _NO_NAME = 0, 3
@@ -141,7 +141,10 @@ class ReverseNames:
         self._networks = Networks(config.cidrs())
         self._resolvers: list[tuple[str, int]] = []
         self._lock = threading.Lock()
+        #: Address -> queries so far, of those that wait for their turn.
         self._waiting: dict[bytes, int] = {}
+        #: Those that wait, and those that are asked for.
+        self._unsettled: set[bytes] = set()
         self._asked: dict[bytes, Asked] = {}
         self._next = 0.0
         self._silent = 0
@@ -185,6 +188,8 @@ class ReverseNames:
         for asked in self._asked.values():
             asked.channel.close()
         self._asked.clear()
+        self._waiting.clear()
+        self._unsettled.clear()
         self._selector.close()
         for end in self._wake:
             end.close()
@@ -221,12 +226,16 @@ class ReverseNames:
         return State(problem, evictions=table.evictions, entries=len(table), events=events)
 
     def _ask_for(self, octets: NDArray[np.uint8]) -> None:
-        room = _WAITING - len(self._waiting)
-        for address in map(bytes, octets[: max(room, 0)]):
-            if address not in self._asked:
-                self._waiting.setdefault(address, 0)
-        self.counts.left_out += max(len(octets) - room, 0)
-        if len(octets):
+        """With the lock held. What is on its way already stays so."""
+        for address in map(bytes, octets):
+            if address in self._unsettled:
+                continue
+            if len(self._unsettled) >= _UNSETTLED:
+                self.counts.left_out += 1
+                continue
+            self._unsettled.add(address)
+            self._waiting[address] = 0
+        if self._waiting:
             self._nudge()
 
     def _nudge(self) -> None:
@@ -322,6 +331,7 @@ class ReverseNames:
 
     def _learn(self, address: bytes, name: str, ttl: float) -> None:
         with self._lock:
+            self._unsettled.discard(address)
             self.table.learn(address, name, ttl, self._wall_ns())
 
     def _finish(self, asked: Asked) -> None:
