@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv6Address, ip_address
 from itertools import pairwise
 
@@ -31,6 +32,7 @@ from exporter.testing.batch import pack_address
 from tests.packets.hostile_dns import VICTIM, good, hostile
 
 _TYPES = {"A": A, "AAAA": AAAA}
+ORDINARY = re.compile(r"([\w-]+\.)+", re.ASCII)
 labels = st.text("abcxyz019-_", min_size=1, max_size=12)
 hosts = st.lists(labels, min_size=1, max_size=5).map(".".join)
 ttls = st.integers(0, (1 << 31) - 1)
@@ -63,7 +65,10 @@ def responses(draw: st.DrawFn) -> dns.message.Message:
 
 
 def theirs(octets: bytes) -> tuple[set[bytes], int] | None:
-    """dnspython's reading: addresses and the least TTL; ``None`` if it refuses the message."""
+    """
+    dnspython's reading: addresses and the least TTL; ``None`` if it refuses the message. A chain
+    through a name that no host has leads nowhere.
+    """
     try:
         message = dns.message.from_wire(octets, ignore_trailing=True)
     except (dns.exception.DNSException, ValueError):
@@ -74,7 +79,8 @@ def theirs(octets: bytes) -> tuple[set[bytes], int] | None:
         chain = message.resolve_chaining()
     except dns.exception.DNSException:
         return set(), 0
-    if chain.answer is None:
+    targets = [str(item.target) for rrset in chain.cnames for item in rrset]
+    if chain.answer is None or not all(map(ORDINARY.fullmatch, targets)):
         return set(), 0
     return {pack_address(item.address) for item in chain.answer}, chain.minimum_ttl
 
