@@ -124,8 +124,10 @@ class PassiveNames:
 
 def compact(table: NameTable, slots: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], list[str]]:
     """As :meth:`PassiveNames.find`: the names of a batch alone, not those of the whole table."""
-    used, numbers = np.unique(slots, return_inverse=True)
-    names = [table.name(slot) for slot in used.tolist()]
-    if len(used) and used[0] == 0:
-        return numbers.astype(np.uint32), names
-    return numbers.astype(np.uint32) + np.uint32(1), ["", *names]
+    there = np.zeros(table.slots, np.bool_)
+    there[slots] = True
+    there[0] = False
+    used = np.flatnonzero(there)
+    numbers = np.zeros(table.slots, np.uint32)
+    numbers[used] = np.arange(1, len(used) + 1)
+    return numbers[slots], ["", *map(table.name, used.tolist())]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.batch.batch import Window
 from exporter.enrich.base import Addresses
+from exporter.enrich.dns import table as table_
 from exporter.enrich.dns.table import Lifetime, NameTable
 
 SECOND = 10**9
@@ -91,6 +93,15 @@ def test_evictions() -> None:
     assert names(table, 1, 2, 29, 30, 31, 99) == ["n29.test", "", "", "new.test"]
     table.learn(address(98), "more.test", 60, 0)
     assert (len(table), table.evictions) == (32, 2)
+
+
+def test_equal_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses whose hashes are all the same are told apart."""
+    monkeypatch.setattr(table_, "hash_words", lambda words: np.zeros(len(words), np.uint64))
+    table = NameTable(16, PLAIN)
+    for number in range(5):
+        table.learn(address(number), f"n{number}.test", 9, 0)
+    assert names(table, 0, 1, 9, 3, 0, 4) == ["", "n3.test", "n0.test", "n4.test"]
 
 
 @given(
