@@ -2,7 +2,7 @@
 What the kernel program costs per packet: BPF_PROG_TEST_RUN, an empty program first.
 
 Each case runs a million packets of one flow, seven times, the programs in turn; each checks that
-the program counted every packet. DNS is copied 3,196 packets at a time, which is what its ring holds.
+the program counted every packet. DNS is copied 3,196 packets at a time: what its ring holds.
 """
 
 from __future__ import annotations

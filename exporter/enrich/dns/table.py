@@ -110,7 +110,7 @@ class NameTable:
         return np.where(holds, slots, np.uint32(0))
 
     def _find(self, words: Words) -> NDArray[np.uint32]:
-        """The slot of each address, 0 for none: hashes in order take a fifth of a dictionary's time."""
+        """Slots of addresses, 0 for none: hashes in order take a fifth of a dictionary's time."""
         if self._index is None:
             used = np.fromiter(self._slots.values(), np.uint32, len(self._slots))
             hashes = hash_words(self._words[used])
