@@ -6,6 +6,7 @@ import sys
 
 from benchmarks import (
     bench_agent,
+    bench_dns,
     bench_kernel,
     bench_load,
     bench_maps,
@@ -25,6 +26,7 @@ BENCHMARKS = {
     "load": bench_load.run,
     "sinks": bench_sinks.run,
     "spool": bench_sinks.spool,
+    "dns": bench_dns.run,
 }
 
 

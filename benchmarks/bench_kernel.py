@@ -2,7 +2,7 @@
 What the kernel program costs per packet: BPF_PROG_TEST_RUN, an empty program first.
 
 Each case runs a million packets of one flow, seven times, the programs in turn; each checks that
-the program counted every packet. DNS is copied 3,196 packets at a time: what its ring holds.
+the program counted every packet.
 """
 
 from __future__ import annotations
@@ -17,18 +17,14 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 
 from benchmarks.report import Table, median, spread
 from exporter.capture.config import CaptureConfig
-from exporter.capture.dns import NO_COPYING, DnsCopying
 from exporter.capture.fetcher import FlowFetcher
 from exporter.ebpf.object import Object, ObjectSpec
 from tests.compile import compile_bpf
 
 PACKETS, RUNS = 1_000_000, 7
-#: Octets of the ring that DNS is copied into, and of a record in it.
-_RING, _RECORD = 1 << 20, 8 + 64 + 256
 
 _ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 _V4, _V6 = IP(src="192.0.2.1", dst="192.0.2.2"), IPv6(src="2001:db8::1", dst="2001:db8::2")
-DNS = "DNS answer of 120 octets"
 CASES: dict[str, Any] = {
     "IPv4 TCP": _ETHER / _V4 / TCP(sport=1, dport=2, flags="A") / bytes(40),
     "IPv4 UDP": _ETHER / _V4 / UDP(sport=1, dport=2) / bytes(40),
@@ -39,7 +35,6 @@ CASES: dict[str, Any] = {
         _ETHER / _V6 / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / UDP(sport=1, dport=2)
     ),
     "ARP": _ETHER / ARP(),
-    DNS: _ETHER / _V4 / UDP(sport=53, dport=1) / bytes(120),
 }
 
 
@@ -48,45 +43,31 @@ def run() -> Table:
     table = Table(
         "kernel",
         "ns per packet, BPF_PROG_TEST_RUN, median of seven runs of a million packets",
-        ("packet", "empty program", "ours", "ours, --clock precise", "ours, DNS is copied"),
+        ("packet", "empty program", "ours", "ours, --clock precise"),
     )
     with tempfile.TemporaryDirectory() as directory:
         floor = Object.load(ObjectSpec.open(_empty(Path(directory))))
     ours, precise = _fetcher("auto"), _fetcher("precise")
-    copying = _fetcher("auto", DnsCopying((53,), _RING))
-    with floor, ours, precise, copying:
+    with floor, ours, precise:
         for name, packet in CASES.items():
             frame = bytes(packet)
-            times: dict[str, list[float]] = {"empty": [], "ours": [], "precise": [], "copying": []}
+            times: dict[str, list[float]] = {"empty": [], "ours": [], "precise": []}
             for _ in range(RUNS):
                 empty = floor.programs["empty"].test_run(frame, PACKETS)
                 times["empty"].append(empty.duration_ns)
                 times["ours"].append(_time(ours, frame))
                 times["precise"].append(_time(precise, frame))
-                timed = _time_copying if name == DNS else _time
-                times["copying"].append(timed(copying, frame))
             table.add(
                 name, f"{median(times['empty']):.0f}", spread(times["ours"], 0),
-                spread(times["precise"], 0), spread(times["copying"], 0),
+                spread(times["precise"], 0),
             )  # fmt: skip
     return table
 
 
-def _fetcher(clock: str, dns: DnsCopying = NO_COPYING) -> FlowFetcher:
-    fetcher = FlowFetcher(CaptureConfig(clock=clock), dns=dns)
+def _fetcher(clock: str) -> FlowFetcher:
+    fetcher = FlowFetcher(CaptureConfig(clock=clock))
     fetcher.open()
     return fetcher
-
-
-def _time_copying(fetcher: FlowFetcher, frame: bytes) -> float:
-    """As many packets as the ring holds at a time, so that each of them is really copied."""
-    rounds, packets = 100, _RING // _RECORD
-    total = 0.0
-    for _ in range(rounds):
-        total += fetcher.program("tc_ingress").test_run(frame, packets).duration_ns
-        copied = fetcher.read_dns()
-        assert (len(copied.packets), copied.lost) == (packets, 0)
-    return total / rounds
 
 
 def _time(fetcher: FlowFetcher, frame: bytes) -> float:

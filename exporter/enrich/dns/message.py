@@ -6,7 +6,7 @@ checked, a pointer leads only backwards (no loops), a name is at most 255 octets
 on a message is bounded by its length. Names are lower-case, of letters, digits, ``-`` and ``_``:
 what has other octets in it names nothing.
 
-Pure: octets in, values out. Ours and not dnspython's, which takes 7 to 14 times as long
+Pure: octets in, values out. Ours and not dnspython's, which takes 4 to 11 times as long
 (docs/decisions/0020-names.md); the tests read messages with both.
 """
 
