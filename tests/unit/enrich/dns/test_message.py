@@ -75,6 +75,8 @@ def theirs(octets: bytes) -> tuple[set[bytes], int] | None:
         return None
     if not isinstance(message, dns.message.QueryMessage) or not message.flags & dns.flags.QR:
         return None
+    if message.rcode():
+        return set(), 0
     try:
         chain = message.resolve_chaining()
     except dns.exception.DNSException:
