@@ -286,18 +286,21 @@ class ReverseNames:
         host, port = self._resolvers[attempt % len(self._resolvers)]
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         name, number = pointer_name(address), secrets.randbelow(1 << 16)
-        channel = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        deadline = now + self._config.timeout
-        asked = Asked(address, name, attempt, number, deadline, channel)
         self.counts.sent += 1
+        try:
+            channel = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        except OSError:
+            self._try_again(address, attempt)
+            return
         try:
             channel.connect((host, port))
             channel.send(query(number, name, PTR))
         except OSError:
             channel.close()
-            self._try_again(asked)
+            self._try_again(address, attempt)
             return
         assert self._selector is not None, "open() comes first"
+        asked = Asked(address, name, attempt, number, now + self._config.timeout, channel)
         self._asked[address] = asked
         self._selector.register(channel, selectors.EVENT_READ, asked)
 
@@ -308,7 +311,7 @@ class ReverseNames:
             return
         except OSError:
             self._finish(asked)
-            self._try_again(asked)
+            self._try_again(asked.address, asked.attempt)
             return
         try:
             message = parse(octets)
@@ -322,7 +325,7 @@ class ReverseNames:
         self._finish(asked)
         self._silent = 0
         if message.rcode not in (_NO_ERROR, _NO_NAME):
-            self._try_again(asked, silent=False)
+            self._try_again(asked.address, asked.attempt, silent=False)
             return
         name = next((str(value) for value in found.values), "")
         self._learn(asked.address, name, found.ttl if name else self._config.negative)
@@ -340,20 +343,20 @@ class ReverseNames:
         asked.channel.close()
         del self._asked[asked.address]
 
-    def _try_again(self, asked: Asked, *, silent: bool = True) -> None:
+    def _try_again(self, address: bytes, attempt: int, *, silent: bool = True) -> None:
         self._silent += silent
-        if asked.attempt + 1 < self._config.attempts:
+        if attempt + 1 < self._config.attempts:
             with self._lock:
-                self._waiting[asked.address] = asked.attempt + 1
+                self._waiting[address] = attempt + 1
             return
         self.counts.failed += 1
-        self._learn(asked.address, "", self._config.negative)
+        self._learn(address, "", self._config.negative)
 
     def _give_up_late(self) -> None:
         now = self._clock()
         for asked in [one for one in self._asked.values() if one.deadline <= now]:
             self._finish(asked)
-            self._try_again(asked)
+            self._try_again(asked.address, asked.attempt)
 
 
 def _answers(message: Message, asked: Asked) -> bool:

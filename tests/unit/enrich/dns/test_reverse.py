@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 import threading
@@ -228,6 +229,23 @@ def test_nobody_answers() -> None:
         assert len(server.asked) == 5
         assert f"no answer from {server.place} to the last 5 queries" in source.state().problem
         assert source.state().events["reverse_failed"] == 1
+
+
+def test_without_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread lives on when it cannot have a socket."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with asking(lambda query: [pointer(query, "one.test.")]) as (source, _):
+        monkeypatch.setattr("exporter.enrich.dns.reverse.socket.socket", refuse)
+        names_of(source, "192.0.2.1")
+        wait_until(lambda: settled(source), "all attempts")
+        monkeypatch.undo()
+        assert source.counts.failed == 1
+        names_of(source, "192.0.2.2")
+        wait_until(lambda: settled(source), "the answer")
+        assert names_of(source, "192.0.2.2") == ["one.test"]
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
