@@ -279,8 +279,9 @@ class ReverseNames:
                 return
             address = next(iter(self._waiting))
             attempt = self._waiting.pop(address)
-        self._next = now + 1 / self._config.rate
         self._send(address, attempt, now)
+        # From after this one, so that no two are ever closer on the wire.
+        self._next = self._clock() + 1 / self._config.rate
 
     def _send(self, address: bytes, attempt: int, now: float) -> None:
         host, port = self._resolvers[attempt % len(self._resolvers)]
