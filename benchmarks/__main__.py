@@ -6,6 +6,7 @@ import sys
 
 from benchmarks import (
     bench_agent,
+    bench_dns,
     bench_enrich,
     bench_kernel,
     bench_load,
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "sinks": bench_sinks.run,
     "spool": bench_sinks.spool,
     "outputs": bench_outputs.run,
+    "dns": bench_dns.run,
 }
 
 

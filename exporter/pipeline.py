@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from exporter.batch.batch import FlowBatch, FlowEndReason
 from exporter.batch.clock import unix_offset_ns
+from exporter.capture.dns import NO_COPYING
 from exporter.capture.drain import Drain
 from exporter.capture.fetcher import FlowFetcher
 from exporter.capture.interfaces import InterfaceWatcher
@@ -54,12 +55,19 @@ class Pipeline:
         self.config = config.model_copy(update={"sinks": named(config.sinks)})
         self._on_closed = on_closed
         self._store = PinStore(config.capture.pin) if config.capture.pin else None
-        self.fetcher = FlowFetcher(config.capture, store=self._store)
+        names = config.enrich.names
+        copying = NO_COPYING if names is None else names.copying()
+        self.fetcher = FlowFetcher(config.capture, store=self._store, dns=copying)
         self.watcher = InterfaceWatcher(config.capture, self.fetcher)
         self._drain = Drain(self.fetcher)
         self._deduper = Deduper(config.dedupe)
         self.enrichment = make_enrichment(
-            config.enrich, config.agent, Surroundings(lambda: self.watcher.names)
+            config.enrich,
+            config.agent,
+            Surroundings(
+                names=lambda: self.watcher.names,
+                dns=lambda: self.fetcher.read_dns(unix_offset_ns()),
+            ),
         )
         self._excluder = Excluder(config.exclude, self.enrichment.attributes())
         self.ledger = Ledger(self.fetcher.counts)

@@ -30,6 +30,7 @@ class Enricher:
     misses: int
     evictions: int
     entries: int
+    events: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,16 @@ def _enrichers(enrichers: Mapping[str, Enricher]) -> Iterator[Any]:
             ["enricher"],
             [([which], getattr(one, value)) for which, one in enrichers.items()],
         )
+    yield _counter(
+        "enrich_events",
+        "What else an enricher counts; its page says what each event is.",
+        ["enricher", "event"],
+        [
+            ([which, event], count)
+            for which, one in enrichers.items()
+            for event, count in one.events.items()
+        ],
+    )
     yield _gauge(
         "enrich_entries",
         "What an enricher holds in memory.",

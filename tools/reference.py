@@ -25,6 +25,7 @@ from exporter.config import ENV_PREFIX, Config, MetricsConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.cloud.config import CloudConfig
 from exporter.enrich.config import EnrichConfig
+from exporter.enrich.dns.config import NamesConfig, ReverseConfig
 from exporter.enrich.geoip.config import GeoIpConfig
 from exporter.enrich.identity.config import IdentityConfig
 from exporter.enrich.known import known
@@ -56,6 +57,8 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("enrich.identity", "enrich.identity.", IdentityConfig),
     ("enrich.derive[]", "", DerivedConfig),
     ("exclude[]", "", ExclusionConfig),
+    ("enrich.names", "enrich.names.", NamesConfig),
+    ("enrich.names.reverse", "enrich.names.reverse.", ReverseConfig),
     ("agent", "agent.", AgentConfig),
     ("agent.cloud", "agent.cloud.", CloudConfig),
     ("metrics", "metrics.", MetricsConfig),

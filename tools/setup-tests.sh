@@ -10,6 +10,8 @@ done
 [ -e /usr/lib/python3/dist-packages/bcc/libbcc.py ] || missing="$missing python3-bpfcc"
 set -- /usr/src/linux-headers-*/include/generated/autoconf.h
 [ -e "$1" ] || missing="$missing linux-headers-$(dpkg --print-architecture)"
+# A DNS server. The package dnsmasq would start it as a service; this is the program alone.
+[ -x /usr/sbin/dnsmasq ] || missing="$missing dnsmasq-base"
 # Kafka's broker, from Maven Central, needs a Java runtime.
 command -v java >/dev/null || missing="$missing openjdk-17-jre-headless"
 [ -z "$missing" ] || "$here/apt-install.sh" $missing

@@ -9,6 +9,7 @@
 /* Set before load; the verifier then removes what they switch off. One byte or a word each, widest
  * first, so that .rodata has no holes. */
 SETTING(__u32, sampling_interval, 1); /* 1 in N packets; 0 and 1 take every packet */
+SETTING(__u32, dns_ports, 0);         /* copy DNS of these ports, low and high half; 0 is none */
 SETTING(__u16, netns, 0);             /* flow_key.netns of every packet this program sees */
 SETTING(__u8, count_segments, 1);     /* GSO super-packet: 1 as its segments, 0 as one packet */
 SETTING(__u8, coarse_clock, 0);       /* bpf_ktime_get_coarse_ns (5.11) for a flow's end */

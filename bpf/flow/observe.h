@@ -11,6 +11,7 @@
 #include "../maps/counters.h"
 #include "../parse/frame.h"
 #include "account.h"
+#include "dns.h"
 #include "fragment.h"
 #include "segments.h"
 
@@ -113,6 +114,8 @@ static __always_inline int observe(struct __sk_buff *skb, enum flow_direction di
 		if (packet.fragment != FRAGMENT_NONE)
 			join_fragments(&packet, ledger);
 		increment.mono_ns = packet_time(skb);
+		if (setting(dns_ports) && is_dns(&packet))
+			copy_dns(skb, &packet, link, increment.mono_ns);
 		outcome = account(&packet, &increment, ledger);
 	}
 	count(&ledger->outcome[outcome], &increment);

@@ -215,3 +215,53 @@ COUNTERS = np.dtype(
         "itemsize": 160,
     }
 )
+
+
+#: struct dns_packet
+DNS_PACKET = np.dtype(
+    {
+        "names": [
+            "mono_ns",
+            "src_addr",
+            "dst_addr",
+            "sequence",
+            "octets",
+            "copied",
+            "src_port",
+            "dst_port",
+            "netns",
+            "tcp_control_bits",
+            "ip_protocol",
+            "_pad",
+        ],
+        "formats": [
+            "<u8",
+            ("<u1", (16,)),
+            ("<u1", (16,)),
+            "<u4",
+            "<u4",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u1",
+            ("<u1", (5,)),
+        ],
+        "offsets": [
+            0,
+            8,
+            24,
+            40,
+            44,
+            48,
+            50,
+            52,
+            54,
+            56,
+            58,
+            59,
+        ],
+        "itemsize": 64,
+    }
+)

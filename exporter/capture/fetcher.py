@@ -20,6 +20,13 @@ from exporter.abi.layout import FLOW_RECORD, FlowDirection
 from exporter.batch.batch import FlowBatch, concatenate
 from exporter.batch.build import accumulate
 from exporter.capture.config import CaptureConfig, entry_octets
+from exporter.capture.dns import (
+    NO_COPYING,
+    DnsCopying,
+    DnsPackets,
+    lost_packets,
+    read_packets,
+)
 from exporter.capture.inherit import inherit
 from exporter.capture.loader import OBJECT_PATH, KernelProgram
 from exporter.capture.places import NamespaceNumbers, Spot
@@ -83,6 +90,7 @@ class FlowFetcher:
         object_path: The compiled program.
         replay: The program takes lengths and times from ``skb->cb`` (see struct replay_context).
         store: Keeps maps and attachments when the agent ends; ``None`` leaves nothing behind.
+        dns: What is copied for :meth:`read_dns`; nothing by default.
     """
 
     def __init__(
@@ -92,8 +100,10 @@ class FlowFetcher:
         *,
         replay: bool = False,
         store: PinStore | None = None,
+        dns: DnsCopying = NO_COPYING,
     ) -> None:
         self.config = config
+        self._dns = dns
         self.store = store
         self.capacity = 0
         self.hook: Hook = "tcx"
@@ -105,6 +115,7 @@ class FlowFetcher:
         self._active = 0
         self._created_at_swap = 0
         self._ring: RingBuffer | None = None
+        self._dns_ring: RingBuffer | None = None
         self._pressures: tuple[Pressure, ...] = ()
         self._reader: FlowReader | None = None
         self._inherited: FlowBatch | None = None
@@ -138,6 +149,8 @@ class FlowFetcher:
             self.store.publish(self._objects[0])
             self.store.keep_programs(0, self._objects[0])
         self._ring = RingBuffer(self._map("flow_ring"), FLOW_RECORD)
+        if self._dns.ports:
+            self._dns_ring = RingBuffer(self._map("dns_ring"))
         self._pressures = (
             Pressure(self._map(_FLOW_MAPS[0]).spec, name="flow_stats"),
             Pressure(self._map("flow_ring").spec),
@@ -273,6 +286,19 @@ class FlowFetcher:
         assert self._ring is not None, "open() comes first"
         return read_ring(self._ring, offset_ns)
 
+    def read_dns(self, offset_ns: int = 0) -> DnsPackets:
+        """
+        The DNS packets copied since the last time; none before :meth:`open` and after
+        :meth:`close`. From any one thread.
+
+        Args:
+            offset_ns: Added to the kernel's times; see ``batch.clock``.
+        """
+        if self._dns_ring is None:
+            return DnsPackets([])
+        packets = read_packets(self._dns_ring, offset_ns)
+        return DnsPackets(packets, lost_packets(self._map("dns_lost")))
+
     def counts(self) -> KernelCounts:
         """
         The kernel's half of the ledger: all CPUs, both directions, earlier agents' sets included.
@@ -313,6 +339,9 @@ class FlowFetcher:
         if self._ring is not None:
             self._ring.close()
             self._ring = None
+        if self._dns_ring is not None:
+            self._dns_ring.close()
+            self._dns_ring = None
         while self._objects:
             self._objects.popitem()[1].close()
         if self.store is not None:
@@ -399,12 +428,14 @@ class FlowFetcher:
             "count_segments": config.gso == "segments",
             "coarse_clock": self._coarse_clock(),
             "replay": self._replay,
+            "dns_ports": self._dns.setting,
         }
         kept = {} if self.store is None else self.store.shared()
         if share is not None:
             shared = {name: m for name, m in share.items() if not name.startswith(".")}
             return self._kernel_program.load(settings=settings, share={**shared, **kept})
-        sizes = dict.fromkeys(_FLOW_MAPS, self.capacity) | {"flow_ring": config.ring_size}
+        rings = {"flow_ring": config.ring_size, "dns_ring": self._dns.ring_size}
+        sizes = dict.fromkeys(_FLOW_MAPS, self.capacity) | rings
         return self._kernel_program.load(settings=settings, max_entries=sizes, share=kept)
 
 

@@ -12,7 +12,7 @@ what has to be fetched is fetched by a thread of its own, and used once it is th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -33,6 +33,7 @@ class State:
         misses: Questions that it had to ask elsewhere, or could not answer.
         evictions: What it forgot for want of room.
         entries: What it holds.
+        events: What else it counts, by name.
     """
 
     problem: str = ""
@@ -40,6 +41,7 @@ class State:
     misses: int = 0
     evictions: int = 0
     entries: int = 0
+    events: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from exporter.enrich.dns.config import NamesConfig
 from exporter.enrich.geoip.config import GeoIpConfig
 from exporter.enrich.identity.config import IdentityConfig
 from exporter.enrich.labels import DerivedConfig
@@ -17,6 +18,7 @@ class EnrichConfig(BaseModel):
 
     Args:
         geoip, identity, networks, services: See there.
+        names: Names of addresses, from DNS.
         labels: Names and texts that every record has, as ``labels.NAME``; the flat record has the
             name as its key.
         derive: See there.
@@ -30,3 +32,4 @@ class EnrichConfig(BaseModel):
     identity: IdentityConfig = IdentityConfig()
     labels: dict[str, str] = Field(default_factory=dict, max_length=64)
     derive: tuple[DerivedConfig, ...] = Field((), max_length=64)
+    names: NamesConfig | None = None

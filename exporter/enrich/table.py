@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch, Interface
+from exporter.capture.dns import DnsPackets
 from exporter.enrich.base import AddressSource, Enricher, Reading
 from exporter.enrich.cloud.enricher import CloudPlace
 from exporter.enrich.config import EnrichConfig
+from exporter.enrich.dns.names import Names
 from exporter.enrich.ends import EndEnricher
 from exporter.enrich.geoip.source import sources as geoip_sources
 from exporter.enrich.identity.community import CommunityId
@@ -34,9 +36,11 @@ class Surroundings:
 
     Args:
         names: (namespace number, ifindex) -> interface, as of now.
+        dns: What the kernel program copied of DNS since the last time.
     """
 
     names: Callable[[], Mapping[tuple[int, int], Interface]]
+    dns: Callable[[], DnsPackets] = lambda: DnsPackets([])
 
 
 #: Of an enrichment that is only asked what it would add.
@@ -48,7 +52,7 @@ def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enri
     enrichers: list[Enricher] = [InterfaceNames(around.names), ObserverName(agent)]
     if agent.cloud.wanted():
         enrichers.append(CloudPlace(agent.cloud))
-    sources = _sources(config)
+    sources = _sources(config, around)
     if sources:
         enrichers.append(EndEnricher(*sources))
     enrichers += _identities(config.identity)
@@ -82,9 +86,11 @@ def attributes_of(config: EnrichConfig, agent: AgentConfig) -> tuple[Attribute, 
     return make(config, agent, NOWHERE).attributes()
 
 
-def _sources(config: EnrichConfig) -> list[AddressSource]:
+def _sources(config: EnrichConfig, around: Surroundings) -> list[AddressSource]:
     """What is known of addresses, whichever end of a flow they are."""
     sources: list[AddressSource] = []
+    if config.names is not None:
+        sources.append(Names(config.names, around.dns))
     if config.networks is not None:
         sources.append(NetworkNames(config.networks))
     if config.geoip is not None:

@@ -70,7 +70,7 @@ def test_the_verifier_has_room() -> None:
     choices: tuple[dict[str, int], ...] = (
         {},
         {"replay": 1},
-        {"coarse_clock": 1, "sampling_interval": 100, "netns": 3},
+        {"coarse_clock": 1, "sampling_interval": 100, "netns": 3, "dns_ports": 53},
     )
     for settings in choices:
         with load(compiled(), settings=settings) as loaded:
