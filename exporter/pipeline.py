@@ -22,6 +22,7 @@ from exporter.capture.interfaces import InterfaceWatcher
 from exporter.capture.store import PinStore
 from exporter.config import Config
 from exporter.dedupe.dedupe import Deduper
+from exporter.ebpf.errors import BpfError
 from exporter.enrich.table import Surroundings
 from exporter.enrich.table import make as make_enrichment
 from exporter.fanout.queue import BatchQueue
@@ -95,10 +96,15 @@ class Pipeline:
             What was published.
         """
         self._drains[reason.text] += 1
-        batch = self._drain.take(reason)
+        try:
+            batch = self._drain.take(reason)
+        except BpfError:
+            self.watcher.turnover.failed()
+            raise
         drained = batch.totals
         batch = self._deduper.apply(batch)
         batch = self.enrichment.apply(batch)
+        self.watcher.turnover.drained()
         self.router.publish(batch, drained)
         self._settle()
         return batch

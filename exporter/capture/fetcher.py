@@ -34,6 +34,7 @@ from exporter.ebpf import features
 from exporter.ebpf.cpus import possible_cpus
 from exporter.ebpf.links import Attachment, Direction, Hook, attach
 from exporter.ebpf.maps import Map
+from exporter.ebpf.netns import OWN
 from exporter.ebpf.object import Object
 from exporter.ebpf.pressure import Pressure
 from exporter.ebpf.programs import Program
@@ -230,7 +231,7 @@ class FlowFetcher:
             return {}
         paths = self.store.numbers.paths()
         return {
-            place: (name, Path(paths.get(place[0], "")).name)
+            place: (name, "" if paths.get(place[0]) == OWN else Path(paths.get(place[0], "")).name)
             for place, name in self.store.places.names().items()
         }
 
