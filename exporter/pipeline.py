@@ -53,12 +53,16 @@ class Pipeline:
         self.config = config.model_copy(update={"sinks": named(config.sinks)})
         self._on_closed = on_closed
         self._store = PinStore(config.capture.pin) if config.capture.pin else None
-        self.fetcher = FlowFetcher(config.capture, store=self._store)
+        self.fetcher = FlowFetcher(
+            config.capture, store=self._store, owners=config.enrich.processes is not None
+        )
         self.watcher = InterfaceWatcher(config.capture, self.fetcher)
         self._drain = Drain(self.fetcher)
         self._deduper = Deduper(config.dedupe)
         self.enrichment = make_enrichment(
-            config.enrich, config.agent, Surroundings(lambda: self.watcher.names)
+            config.enrich,
+            config.agent,
+            Surroundings(lambda: self.watcher.names, lambda: self.fetcher.owners),
         )
         self.ledger = Ledger(self.fetcher.counts)
         self.router = Router([self._worker(sink) for sink in self.config.sinks], self.ledger)

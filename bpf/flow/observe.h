@@ -113,7 +113,7 @@ static __always_inline int observe(struct __sk_buff *skb, enum flow_direction di
 		if (packet.fragment != FRAGMENT_NONE)
 			join_fragments(&packet, ledger);
 		increment.mono_ns = packet_time(skb);
-		outcome = account(&packet, &increment, ledger);
+		outcome = account(&packet, &increment, ledger, skb);
 	}
 	count(&ledger->outcome[outcome], &increment);
 	return TC_ACT_UNSPEC;

@@ -22,6 +22,7 @@ from exporter.batch.build import accumulate
 from exporter.capture.config import CaptureConfig, entry_octets
 from exporter.capture.inherit import inherit
 from exporter.capture.loader import OBJECT_PATH, KernelProgram
+from exporter.capture.owners import OwnerReader
 from exporter.capture.places import NamespaceNumbers, Spot
 from exporter.capture.reader import (
     FlowReader,
@@ -84,6 +85,7 @@ class FlowFetcher:
         object_path: The compiled program.
         replay: The program takes lengths and times from ``skb->cb`` (see struct replay_context).
         store: Keeps maps and attachments when the agent ends; ``None`` leaves nothing behind.
+        owners: Whether to find out which socket each flow is of; see :attr:`owners`.
     """
 
     def __init__(
@@ -93,8 +95,11 @@ class FlowFetcher:
         *,
         replay: bool = False,
         store: PinStore | None = None,
+        owners: bool = False,
     ) -> None:
         self.config = config
+        #: Sockets of the flows of the last drains; ``None`` if nobody asks.
+        self.owners = OwnerReader() if owners else None
         self.store = store
         self.capacity = 0
         self.hook: Hook = "tcx"
@@ -255,6 +260,8 @@ class FlowFetcher:
         """
         assert self._reader is not None, "open() comes first"
         retired, expected = self._swap()
+        if self.owners is not None:
+            self.owners.read(self._map("flow_owner"), offset_ns)
         batch = self._reader.empty(retired, expected, offset_ns)
         inherited, self._inherited = self._inherited, None
         if inherited is not None and len(inherited):
@@ -400,12 +407,15 @@ class FlowFetcher:
             "count_segments": config.gso == "segments",
             "coarse_clock": self._coarse_clock(),
             "replay": self._replay,
+            "owners": self.owners is not None,
         }
         kept = {} if self.store is None else self.store.shared()
         if share is not None:
             shared = {name: m for name, m in share.items() if not name.startswith(".")}
             return self._kernel_program.load(settings=settings, share={**shared, **kept})
         sizes = dict.fromkeys(_FLOW_MAPS, self.capacity) | {"flow_ring": config.ring_size}
+        if self.owners is not None:
+            sizes["flow_owner"] = self.capacity
         return self._kernel_program.load(settings=settings, max_entries=sizes, share=kept)
 
 

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from exporter.batch.batch import FlowBatch, Interface
+from exporter.capture.owners import OwnerReader
 from exporter.enrich.base import AddressSource, Enricher, Reading
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.ends import EndEnricher
 from exporter.enrich.interfaces import InterfaceNames
 from exporter.enrich.observer import AgentConfig, ObserverName
+from exporter.enrich.process import Processes
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +26,18 @@ class Surroundings:
 
     Args:
         names: (namespace number, ifindex) -> interface, as of now.
+        owners: Sockets of the last drain's flows; ``None`` where nothing is captured.
     """
 
     names: Callable[[], Mapping[tuple[int, int], Interface]]
+    owners: Callable[[], OwnerReader | None] = lambda: None
 
 
 def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enrichment:
     """Every enricher that is asked for, not opened yet."""
     enrichers: list[Enricher] = [InterfaceNames(around.names), ObserverName(agent)]
+    if config.processes is not None:
+        enrichers.append(Processes(config.processes, around.owners))
     sources = _sources(config)
     if sources:
         enrichers.append(EndEnricher(*sources))

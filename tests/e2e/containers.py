@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -66,6 +67,15 @@ class Container:
             process.wait()
         self.cgroup.rmdir()
         self.cgroup.parent.rmdir()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """This process is in the container's cgroup, and so is what it starts."""
+        (self.cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        try:
+            yield
+        finally:
+            (self.root / "cgroup.procs").write_text(str(os.getpid()))
 
     def run(self, *command: str) -> subprocess.Popen[bytes]:
         """A process in the container from its first instruction on."""
