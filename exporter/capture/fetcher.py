@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,9 +260,10 @@ class FlowFetcher:
         Source: kernel/bpf/syscall.c maybe_wait_bpf_programs().
         """
         assert self._reader is not None, "open() comes first"
+        swap_ns = time.monotonic_ns()
         retired, expected = self._swap()
         if self.owners is not None:
-            self.owners.read(self._map("flow_owner"), offset_ns)
+            self.owners.read(self._map("flow_owner"), swap_ns, offset_ns)
         batch = self._reader.empty(retired, expected, offset_ns)
         inherited, self._inherited = self._inherited, None
         if inherited is not None and len(inherited):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from exporter.abi.layout import FLOW_KEY, FLOW_OWNER
 from exporter.batch.batch import FlowBatch
-from exporter.batch.group import hash_words
+from exporter.batch.group import distinct
 from exporter.ebpf.maps import BatchCursor, Map
 
 U8 = NDArray[np.uint64]
@@ -24,47 +24,67 @@ _DIRECTION = np.uint64(1 << 56)
 @dataclass(frozen=True)
 class Owned:
     """
-    Entries of flows and their sockets, in no order.
+    Entries of flows and their sockets, each flow once, in no order.
 
     Args:
-        words: uint64, shape (n, 7): the flow key as ``FlowBatch.key_words()``, then the entry's
-            first packet, Unix ns.
-        cookies: uint64, shape (n,): the socket's.
-        cgroups: uint64, shape (n,): the id of its cgroup.
+        words: uint64, shape (k, 6): the flow key as ``FlowBatch.key_words()``.
+        starts: uint64, shape (k,): the entry's first packet, CLOCK_MONOTONIC ns.
+        cookies: uint64, shape (k,): the socket's.
+        cgroups: uint64, shape (k,): the id of its cgroup.
     """
 
     words: U8
+    starts: U8
     cookies: U8
     cgroups: U8
 
     def __len__(self) -> int:
         return len(self.cookies)
 
+    def take(self, rows: NDArray[np.bool_]) -> Owned:
+        """Some of the entries."""
+        return Owned(self.words[rows], self.starts[rows], self.cookies[rows], self.cgroups[rows])
 
-_NONE = Owned(np.empty((0, 7), np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint64))
+
+@dataclass(frozen=True)
+class Sockets:
+    """
+    Sockets of one end of all rows.
+
+    Args:
+        cookies, cgroups: uint64, shape (n,); 0 is unknown.
+    """
+
+    cookies: U8
+    cgroups: U8
+
+
+_NONE = Owned(np.empty((0, 6), np.uint64), *np.empty((3, 0), np.uint64))
 
 
 class OwnerReader:
     """
     Empties the map of owners after each swap of the flow maps.
 
-    A flow that began again between the swap and the reading is read one drain too early: what the
-    last reading found is kept for one more drain. Which entry of a flow an owner is of is known by
-    the time of the entry's first packet, so that nothing can be taken for another.
+    A flow that began again between the swap and the reading is read one drain too early: what is
+    younger than the swap is kept for the next drain. Which entry of a flow an owner is of is known
+    by the time of the entry's first packet, so that nothing can be taken for another.
     """
 
     def __init__(self) -> None:
         self._keys = np.empty(_ROWS, FLOW_KEY)
         self._values = np.empty(_ROWS, FLOW_OWNER)
-        self._before = self._last = _NONE
+        self._kept = self._last = _NONE
+        self._young = _NONE
         self._offset_ns = 0
 
-    def read(self, owners: Map, offset_ns: int) -> None:
+    def read(self, owners: Map, swap_ns: int, offset_ns: int) -> None:
         """
         Take everything out.
 
         Args:
             owners: The map flow_owner.
+            swap_ns: Before the flow maps were swapped, CLOCK_MONOTONIC.
             offset_ns: As of the flows that are read now.
 
         Raises:
@@ -75,51 +95,59 @@ class OwnerReader:
         while not cursor.done:
             rows = owners.take_batch(self._keys, self._values, cursor)
             values = self._values[:rows]
-            words = np.empty((rows, 7), np.uint64)
-            words[:, :6] = self._keys[:rows].view(np.uint64).reshape(rows, 6)
-            words[:, 6] = values["first_mono_ns"]
-            found.append(Owned(words, values["cookie"].copy(), values["cgroup_id"].copy()))
-        self._before, self._last = self._last, _joined(found)
+            words = self._keys[:rows].view(np.uint64).reshape(rows, 6).copy()
+            columns = (values[name].copy() for name in ("first_mono_ns", "cookie", "cgroup_id"))
+            found.append(Owned(words, *columns))
+        self.note(_joined(found), swap_ns, offset_ns)
+
+    def note(self, found: Owned, swap_ns: int, offset_ns: int) -> None:
+        """What :meth:`read` has found."""
+        self._kept, self._last = self._young, found
+        self._young = found.take(found.starts >= np.uint64(swap_ns))
         self._offset_ns = offset_ns
 
-    def of(self, batch: FlowBatch) -> tuple[U8, U8]:
+    def ends(self, batch: FlowBatch) -> tuple[Sockets, Sockets]:
         """
-        The socket that sent each row.
+        The sockets that flows are of.
 
         Args:
             batch: Of the last drain.
 
         Returns:
-            Cookie and cgroup id, uint64, shape (n,); 0 is unknown.
+            The one that sent each row; and the one that sent the flow in the opposite direction at
+            the same interface, which gets the row's packets: unknown if there were several.
         """
-        known = _joined([self._before, self._last])
-        cookies, cgroups = np.zeros((2, len(batch)), np.uint64)
-        if not len(known):
-            return cookies, cgroups
-        words = np.empty((len(batch), 7), np.uint64)
-        words[:, :6] = batch.key_words()
-        words[:, 6] = batch.flow_start_ns - np.uint64(self._offset_ns)
-        at = matches(known.words, words)
-        hit = at >= 0
-        cookies[hit], cgroups[hit] = known.cookies[at[hit]], known.cgroups[at[hit]]
-        return cookies, cgroups
+        rows, words = len(batch), batch.key_words()
+        source, destination = (Sockets(*np.zeros((2, rows), np.uint64)) for _ in range(2))
+        if not len(self._last) and not len(self._kept):
+            return source, destination
+        together = np.concatenate((self._kept.words, self._last.words, words, _opposite(words)))
+        _, numbers = distinct(together)
+        kept, last, own, opposite = np.split(
+            numbers, np.cumsum([len(self._kept), len(self._last), rows])
+        )
+        starts = batch.flow_start_ns - np.uint64(self._offset_ns)
+        count = int(numbers.max()) + 1
+        for known, places in ((self._kept, kept), (self._last, last)):
+            at = np.full(count, -1)
+            at[places] = np.arange(len(known))
+            _fill(source, known, at[own], starts)
+            _fill(destination, known, at[opposite], None)
+        return source, destination
 
-    def opposite(self, batch: FlowBatch) -> tuple[U8, U8]:
-        """
-        As :meth:`of`, of the flow in the opposite direction at the same interface: whose socket
-        gets the row's packets. Unknown if that flow had several sockets.
-        """
-        known = _joined([self._before, self._last])
-        cookies, cgroups = np.zeros((2, len(batch)), np.uint64)
-        if not len(known):
-            return cookies, cgroups
-        words = np.ascontiguousarray(known.words[:, :6])
-        several = _several(words, known.cookies)
-        at = matches(words, _opposite(batch.key_words()))
-        hit = at >= 0
-        hit[hit] = ~several[at[hit]]
-        cookies[hit], cgroups[hit] = known.cookies[at[hit]], known.cgroups[at[hit]]
-        return cookies, cgroups
+
+def _fill(into: Sockets, known: Owned, at: NDArray[np.int64], starts: U8 | None) -> None:
+    """Write down the sockets of entries, -1 for none; of those with other starts, none."""
+    rows = np.flatnonzero(at >= 0)
+    at = at[rows]
+    if starts is not None:
+        same = known.starts[at] == starts[rows]
+        rows, at = rows[same], at[same]
+    cookies, before = known.cookies[at], into.cookies[rows]
+    # Another socket than was found in another reading: which of them it was is not known.
+    one = (before == 0) | (before == cookies)
+    into.cookies[rows] = np.where(one, cookies, 0)
+    into.cgroups[rows] = np.where(one, known.cgroups[at], 0)
 
 
 def _opposite(words: U8) -> U8:
@@ -133,40 +161,10 @@ def _opposite(words: U8) -> U8:
     return result
 
 
-def _several(words: U8, cookies: U8) -> NDArray[np.bool_]:
-    """Which keys are there with different sockets; bool, shape (k,)."""
-    hashes = hash_words(words)
-    order = np.argsort(hashes, kind="stable")
-    first = np.concatenate(([True], np.diff(hashes[order]) != 0))
-    starts = np.flatnonzero(first)
-    least = np.minimum.reduceat(cookies[order], starts)
-    most = np.maximum.reduceat(cookies[order], starts)
-    result = np.empty(len(words), np.bool_)
-    result[order] = (least != most)[np.cumsum(first) - 1]
-    return result
-
-
-def matches(known: U8, wanted: U8) -> NDArray[np.int64]:
-    """
-    Where each row is among others.
-
-    Args:
-        known: uint64, shape (k, w), at least one row; where several are equal, any of them is
-            meant.
-        wanted: uint64, shape (n, w).
-
-    Returns:
-        int64, shape (n,): -1 is nowhere. A row whose hash is another's too may be missed.
-    """
-    hashes = hash_words(known)
-    order = np.argsort(hashes)
-    place = np.searchsorted(hashes[order], hash_words(wanted))
-    at = order[np.minimum(place, len(order) - 1)]
-    return np.where((known[at] == wanted).all(axis=1), at, -1)
-
-
 def _joined(some: list[Owned]) -> Owned:
     if not some:
         return _NONE
-    parts: Any = zip(*((one.words, one.cookies, one.cgroups) for one in some), strict=True)
+    parts: Any = zip(
+        *((one.words, one.starts, one.cookies, one.cgroups) for one in some), strict=True
+    )
     return Owned(*map(np.concatenate, parts))

@@ -178,8 +178,8 @@ class SocketWatcher:
         self._opened = contextlib.ExitStack()
         self._ring: RingBuffer | None = None
         self._lost: Any = None
-        self._lock = threading.Lock()
-        self._wanted: set[int] = set()
+        self._reading = threading.Lock()
+        self._wanted: NDArray[np.uint64] | None = None
         #: Sockets whose holders were looked for.
         self._checked: dict[int, None] = {}
         self._look_at = 0.0
@@ -205,21 +205,28 @@ class SocketWatcher:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self._ring = None
-        self._opened.close()
+        with self._reading:
+            self._ring = None
+            self._opened.close()
 
     def lost(self) -> int:
         """Events that the kernel had no room for."""
         return int.from_bytes(self._lost.lookup(bytes(4)), "little") if self._ring else 0
 
-    def want(self, cookies: set[int]) -> None:
-        """Sockets that flows are of: who holds them is looked for, once."""
-        with self._lock:
-            self._wanted = {one for one in cookies if one not in self._checked}
+    def want(self, cookies: NDArray[np.uint64]) -> None:
+        """Sockets that flows are of: who holds them is looked for, once. Does not wait."""
+        self._wanted = cookies
 
     def belonging_of_cgroup(self, number: int) -> Belonging:
         """What a cgroup's path says; nobody's until it was found. Does not wait."""
         return self._cgroups.belonging(number)
+
+    def catch_up(self) -> None:
+        """Note what the kernel has told so far. From any thread."""
+        with self._reading:
+            if self._ring is not None:
+                for event in self._ring.read():
+                    self._note(event)
 
     def _attach(self) -> None:
         root = cgroup_root()
@@ -238,8 +245,7 @@ class SocketWatcher:
             if self._ring is None:
                 self._stopping.wait(0.5)
             elif self._ring.wait(0.5):
-                for event in self._ring.read():
-                    self._note(event)
+                self.catch_up()
             try:
                 self._cgroups.walk_if_asked()
                 self._look_if_due()
@@ -266,15 +272,16 @@ class SocketWatcher:
         now = time.monotonic()
         if now < self._look_at:
             return
-        with self._lock:
-            wanted, self._wanted = self._wanted, set()
+        cookies, self._wanted = self._wanted, None
+        wanted = set() if cookies is None else set(cookies.tolist()) - self._checked.keys()
         if not wanted:
             return
         found = holders(wanted)
         for cookie in wanted:
             held = found.get(cookie)
-            if held:
-                self.table.put(cookie, _held_by(held, self.table.owner(cookie)))
+            owner = _held_by(held, self.table.owner(cookie)) if held else Owner()
+            if owner != Owner() or (held and len(held) > 1):
+                self.table.put(cookie, owner)
             self._checked[cookie] = None
         while len(self._checked) > _SOCKETS:
             del self._checked[next(iter(self._checked))]

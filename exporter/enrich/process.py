@@ -9,23 +9,22 @@ before its last, does not stand for all of the row: then it is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from exporter.batch.attributes import SIDES, Attribute, EndAttribute, Entities, Side, Value
-from exporter.batch.batch import FlowBatch
+from exporter.batch.attributes import SIDES, Attribute, EndAttribute, Entities, Value
+from exporter.batch.batch import U4, U8, FlowBatch
 from exporter.batch.clock import unix_offset_ns
+from exporter.batch.group import distinct
 from exporter.batch.record import TCP
 from exporter.capture.cgroups import Belonging
 from exporter.capture.owners import OwnerReader
 from exporter.capture.sockets import Owner, SocketWatcher
 from exporter.enrich.base import State
-
-U8 = NDArray[np.uint64]
 
 #: ns that packets may be later than a socket's release: the coarse clock's tick and what is on the
 #: way through a queue; for TCP, until the connection is closed.
@@ -57,11 +56,19 @@ class ProcessConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Ends:
-    """Sockets of one end of all rows: cookie and cgroup id, uint64, shape (n,), 0 is unknown."""
+class _Sockets:
+    """
+    What is known of distinct sockets, each with one cgroup, shape (s,).
 
-    cookies: U8
+    ``owners`` are places in ``table``, 0 for unknown; ``made`` and ``released`` are of
+    CLOCK_MONOTONIC in ns, 0 for unknown.
+    """
+
     cgroups: U8
+    owners: U4
+    made: U8
+    released: U8
+    table: tuple[Owner, ...]
 
 
 class Processes:
@@ -111,40 +118,54 @@ class Processes:
         reader = self._owners()
         if reader is None or not len(batch):
             return batch
-        ends = {
-            "source": _Ends(*reader.of(batch)),
-            "destination": _Ends(*reader.opposite(batch)),
-        }
-        self._watcher.want(
-            set(np.unique(np.concatenate([one.cookies for one in ends.values()])).tolist()) - {0}
-        )
-        added = [self._entities(batch, side, ends[side]) for side in SIDES]
-        return replace(batch, entities=(*batch.entities, *filter(None, added)))
+        self._watcher.catch_up()
+        ends = reader.ends(batch)
+        # Both ends at once: sockets are fewer than rows, and pairs of owner and cgroup fewer still.
+        pairs = np.empty((2 * len(batch), 2), np.uint64)
+        pairs[:, 0] = np.concatenate([one.cookies for one in ends])
+        pairs[:, 1] = np.concatenate([one.cgroups for one in ends])
+        if not pairs.any():
+            return batch
+        first, numbers = distinct(pairs)
+        sockets = self._look_up(pairs[first, 0], pairs[first, 1])
+        entities, values = self._entities(sockets)
+        added = []
+        for side, places in zip(SIDES, np.split(numbers, 2), strict=True):
+            rows = entities[places]
+            rows[~_lived(batch, sockets, places)] = 0
+            self._hits += int((sockets.owners[places] != 0).sum())
+            self._misses += int((sockets.owners[places] == 0).sum())
+            added.append(
+                Entities(
+                    rows, {one.of(side): v for one, v in zip(_ATTRIBUTES, values, strict=True)}
+                )
+            )
+        return replace(batch, entities=(*batch.entities, *added))
 
-    def _entities(self, batch: FlowBatch, side: Side, end: _Ends) -> Entities | None:
-        if not end.cookies.any():
-            return None
+    def _look_up(self, cookies: U8, cgroups: U8) -> _Sockets:
+        """What is known of distinct sockets; who holds those that are new is asked for."""
+        self._watcher.want(cookies[cookies != 0])
         known = self._watcher.table.snapshot()
-        owner = np.zeros(len(batch), np.uint64)
-        cgroups = end.cgroups.copy()
+        owners = np.zeros(len(cookies), np.uint32)
+        made, released = np.zeros((2, len(cookies)), np.uint64)
         if len(known.cookies):
-            at = np.minimum(np.searchsorted(known.cookies, end.cookies), len(known.cookies) - 1)
-            hit = (known.cookies[at] == end.cookies) & (end.cookies != 0)
-            unfit = hit & ~_lived(batch, known.made[at], known.released[at])
-            owner[hit] = known.owners[at[hit]]
-            owner[unfit] = cgroups[unfit] = 0
-            self._hits += int(hit.sum())
-            self._misses += int((end.cookies != 0).sum() - hit.sum())
-        # Pairs of owner and cgroup are few, rows are many.
-        pairs = np.stack([owner, cgroups], axis=1)
-        distinct, rows = np.unique(pairs, axis=0, return_inverse=True)
-        values = [self._values(known.table[int(who)], int(group)) for who, group in distinct]
-        first: tuple[Value, ...] = (None,) * len(_ATTRIBUTES)
-        columns = zip(first, *values, strict=True)
-        by_attribute: Mapping[Attribute, tuple[Value, ...]] = {
-            one.of(side): tuple(column) for one, column in zip(_ATTRIBUTES, columns, strict=True)
-        }
-        return Entities(rows.reshape(-1).astype(np.uint32) + 1, by_attribute)
+            at = np.minimum(np.searchsorted(known.cookies, cookies), len(known.cookies) - 1)
+            hit = (known.cookies[at] == cookies) & (cookies != 0)
+            at = at[hit]
+            owners[hit], made[hit], released[hit] = (
+                known.owners[at], known.made[at], known.released[at],
+            )  # fmt: skip
+        return _Sockets(cgroups, owners, made, released, known.table)
+
+    def _entities(self, sockets: _Sockets) -> tuple[U4, tuple[tuple[Value, ...], ...]]:
+        """Which entity each socket is of, 0 for nobody's; and the values of each attribute."""
+        pairs = np.stack([sockets.owners.astype(np.uint64), sockets.cgroups], axis=1)
+        first, numbers = distinct(pairs)
+        rows = [self._values(sockets.table[int(who)], int(group)) for who, group in pairs[first]]
+        nothing: tuple[Value, ...] = (None,) * len(_ATTRIBUTES)
+        entities = numbers + np.uint32(1)
+        entities[(sockets.owners == 0) & (sockets.cgroups == 0)] = 0
+        return entities, tuple(zip(nothing, *rows, strict=True))
 
     def _values(self, owner: Owner, cgroup: int) -> tuple[Value, ...]:
         # By the socket's cgroup even if the process is unknown. Where both are known and differ,
@@ -156,9 +177,12 @@ class Processes:
         return owner.pid or None, owner.command, whose.container, whose.pod, cgroup or None
 
 
-def _lived(batch: FlowBatch, made: U8, released: U8) -> NDArray[np.bool_]:
+def _lived(batch: FlowBatch, sockets: _Sockets, places: U4) -> NDArray[np.bool_]:
     """Whether sockets lived while rows were counted; bool, shape (n,)."""
+    if not sockets.made.any() and not sockets.released.any():
+        return np.ones(len(batch), np.bool_)
     offset = np.uint64(unix_offset_ns())
+    made, released = sockets.made[places], sockets.released[places]
     late = np.where(batch.ip_protocol == TCP, np.uint64(_LATE_TCP), np.uint64(_LATE))
     begun = (made == 0) | (batch.flow_start_ns - offset + np.uint64(_LATE) >= made)
     ended = (released != 0) & (batch.flow_end_ns - offset > released + late)

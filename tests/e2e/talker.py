@@ -1,5 +1,5 @@
 """
-One process that talks over one socket, under a name of its own: ``python -m tests.e2e.talker``.
+One process that talks over one socket, under a name of its own.
 
 Prints the socket's local port once it is ready; a line on standard input makes it say something
 more; it ends with its input. Only the standard library, so that it starts at once.
@@ -8,6 +8,7 @@ more; it ends with its input. Only the standard library, so that it starts at on
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -15,11 +16,10 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from tests.e2e.net import Netns
-
-_ROOT = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from tests.e2e.net import Netns
 
 
 class Talker:
@@ -30,21 +30,19 @@ class Talker:
         netns: Where.
         kind: tcp, udp, or tcp-server.
         name: Of the process.
-        host: To talk to, or to listen at.
-        port: Likewise.
+        to: Address and port to talk to, or to listen at.
         bind: Own port, 0 for any.
     """
 
     def __init__(
-        self, netns: Netns, kind: str, name: str, host: str, port: int, bind: int = 0
+        self, netns: Netns, kind: str, name: str, to: tuple[str, int], bind: int = 0
     ) -> None:
-        words = [kind, name, host, str(port), str(bind)]
+        words = [kind, name, to[0], str(to[1]), str(bind)]
         self.process = subprocess.Popen(
-            netns.command(sys.executable, "-m", "tests.e2e.talker", *words),
+            netns.command(sys.executable, "-I", "-S", __file__, *words),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=_ROOT,
         )
         self.name = name
         assert self.process.stdout is not None
@@ -74,7 +72,9 @@ def _talk(talking: socket.socket) -> None:
     talking.send(b"hello")
     print(talking.getsockname()[1], flush=True)
     for _ in sys.stdin:
-        talking.send(b"more")
+        # Nobody listens to datagrams: the kernel says so.
+        with contextlib.suppress(ConnectionRefusedError):
+            talking.send(b"more")
     # An RST and no TIME_WAIT: the port is free at once.
     talking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 

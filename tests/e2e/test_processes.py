@@ -1,4 +1,4 @@
-"""Flows are of the process that has the socket, of no other, and of none where it cannot be told."""
+"""Flows are of the process that has the socket, of no other, and of none where it is unclear."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def test_sockets_that_live(network: Network, tmp_path: Path) -> None:
     with (
         cgroups(tmp_path / "cgroup"),
         watching(one, tmp_path) as agent,
-        Talker(other.netns, "tcp-server", "far", THERE, 7001),
-        Talker(one.netns, "tcp-server", "near-server", HERE, 7002) as server,
-        Talker(one.netns, "tcp", "near-tcp", THERE, 7001) as tcp,
-        Talker(one.netns, "udp", "near-udp", THERE, 7003) as udp,
-        Talker(other.netns, "tcp", "far-client", HERE, 7002) as client,
+        Talker(other.netns, "tcp-server", "far", (THERE, 7001)),
+        Talker(one.netns, "tcp-server", "near-server", (HERE, 7002)) as server,
+        Talker(one.netns, "tcp", "near-tcp", (THERE, 7001)) as tcp,
+        Talker(one.netns, "udp", "near-udp", (THERE, 7003)) as udp,
+        Talker(other.netns, "tcp", "far-client", (HERE, 7002)) as client,
     ):
 
         def is_known(talker: Talker, asked: Talker, side: str) -> bool:
@@ -81,7 +81,7 @@ def test_sockets_that_live(network: Network, tmp_path: Path) -> None:
 
 def test_sockets_that_do_not_live(network: Network, tmp_path: Path) -> None:
     """
-    Thirty processes one after the other, all from the same port to the same port, many in one
+    Twenty processes one after the other, all from the same port to the same port, many in one
     drain: none is given another's packets; each from a port of its own: each has its own.
     """
     one, other = pair(network)
@@ -89,10 +89,10 @@ def test_sockets_that_do_not_live(network: Network, tmp_path: Path) -> None:
     shared: list[tuple[int, str]] = []
     own: dict[int, tuple[int, str]] = {}
     with cgroups(tmp_path / "cgroup"), watching(one, tmp_path, "1s") as agent:
-        for number in range(15):
-            with Talker(one.netns, "udp", f"same-{number}", THERE, 7000, bind=6000) as talker:
+        for number in range(10):
+            with Talker(one.netns, "udp", f"same-{number}", (THERE, 7000), bind=6000) as talker:
                 shared.append(talker.truth)
-            with Talker(one.netns, "udp", f"own-{number}", THERE, 7000) as talker:
+            with Talker(one.netns, "udp", f"own-{number}", (THERE, 7000)) as talker:
                 own[talker.port] = talker.truth
         agent.wait_drained()
         assert agent.stop() == 0, agent.log
@@ -112,7 +112,7 @@ def test_a_process_in_a_container(network: Network, tmp_path: Path) -> None:
         with watching(one, tmp_path) as agent:
             with (
                 container.entered(),
-                Talker(one.netns, "udp", "inside", THERE, 7000) as talker,
+                Talker(one.netns, "udp", "inside", (THERE, 7000)) as talker,
             ):
 
                 def found() -> set[Any]:
@@ -129,7 +129,7 @@ def test_a_process_in_a_container(network: Network, tmp_path: Path) -> None:
 
                 wait_until(lambda: (container.id, container.pod) in found(), "the container")
                 assert found() <= {(container.id, container.pod), (None, None)}
-            with Talker(one.netns, "udp", "outside", THERE, 7000) as beside:
+            with Talker(one.netns, "udp", "outside", (THERE, 7000)) as beside:
                 wait_until(
                     lambda: beside.truth in owners(agent, beside.port, "source"), "the other"
                 )
