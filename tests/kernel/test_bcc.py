@@ -170,7 +170,8 @@ def _damaged(directory: Path, how: str, target: Path) -> None:
     """An object with our types that the kernel, or the fetcher, has no use for."""
     source = directory / "bad.bpf.c"
     entry = "return *(int *)(long)skb->data;" if how == "refused" else "return 0;"
-    kept = [f'#include "{ROOT}/bpf/maps/counters.h"', f'#include "{ROOT}/bpf/abi/flow_record.h"']
+    headers = ("maps/counters", "abi/flow_record", "abi/flow_owner", "abi/socket_event")
+    kept = [f'#include "{ROOT}/bpf/{name}.h"' for name in headers]
     if how == "refused":
         kept.append(f'#include "{ROOT}/bpf/maps/flow_active.h"')
     source.write_text(

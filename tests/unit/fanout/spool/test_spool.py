@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.batch.batch import FlowBatch, Interface, Observer, Point, Totals, Window
+from exporter.batch.batch import (
+    Details,
+    FlowBatch,
+    Interface,
+    Observer,
+    Peer,
+    Point,
+    Totals,
+    Window,
+)
 from exporter.errors import ConfigError
 from exporter.fanout.config import QueueConfig, SpoolConfig
 from exporter.fanout.queue import BatchQueue
@@ -57,6 +66,9 @@ def balanced(queue: BatchQueue) -> bool:
     return c.queued + c.recovered == c.delivered + c.dropped_total + c.pending + c.spooled
 
 
+KNOWN = Details("veth", "02:00:00:00:00:01", 4026531840, Peer("eth0", 2), "c1", "p1")
+
+
 def large(first: int, rows: int = 2000) -> FlowBatch:
     """Rows whose columns cannot be narrowed: about 100 octets each."""
     rng = np.random.default_rng(first)
@@ -76,7 +88,7 @@ def test_a_batch_comes_back_as_it_was(tmp_path: Path) -> None:
         Row(points=(point,), packet_count=(1 << 64) - 1, octet_count_l2=0, sampling_interval=0),
         Row(points=(point, other), vlan_id=4095, dscp=63, src_mac="ff:ff:ff:ff:ff:ff"),
         window=Window(5, (1 << 64) - 1),
-        interfaces={point: Interface("eth\udcff0"), other: Interface("é", "blue")},
+        interfaces={point: Interface("eth\udcff0"), other: Interface("é", "blue", KNOWN)},
         observer=Observer("2001:db8::9", "host"),
     )
     queue = queue_in(tmp_path)
