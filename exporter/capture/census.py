@@ -32,7 +32,8 @@ from exporter.ebpf.netns import entered, inode
 
 log = logging.getLogger(__name__)
 
-_SO_NETNS_COOKIE = 71
+#: include/uapi/asm-generic/socket.h, Linux 5.14.
+SO_NETNS_COOKIE = 71
 #: Seconds between two looks, however much news there is.
 _LEAST_PAUSE = 0.05
 
@@ -229,7 +230,7 @@ def _cookie(path: str) -> int:
     with entered(path), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
         try:
             return int.from_bytes(
-                inside.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little"
+                inside.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little"
             )
         except OSError:
             return 0

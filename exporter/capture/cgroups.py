@@ -96,3 +96,14 @@ def belonging_of(pid: int) -> Belonging:
         return NOBODY
     found = [belonging(line.split(":", 2)[2]) for line in lines if line.count(":") >= 2]
     return next((one for one in found if one.container), next(filter(None, found), NOBODY))
+
+
+def cgroup_root() -> Path | None:
+    """Where the root of the unified hierarchy is mounted; ``None`` if it is nowhere."""
+    for line in (PROC / "self" / "mountinfo").read_text().splitlines():
+        fields, _, kind = line.partition(" - ")
+        if kind.startswith("cgroup2 "):
+            root, place = fields.split(" ")[3:5]
+            if root == "/":
+                return Path(place.encode().decode("unicode_escape"))
+    return None

@@ -34,6 +34,7 @@ from exporter.capture.reader import (
 from exporter.capture.store import PinStore
 from exporter.ebpf import features
 from exporter.ebpf.cpus import possible_cpus
+from exporter.ebpf.features import Answer
 from exporter.ebpf.links import Attachment, Direction, Hook, attach
 from exporter.ebpf.maps import Map
 from exporter.ebpf.netns import OWN
@@ -135,6 +136,9 @@ class FlowFetcher:
             BpfError: If the kernel refuses it.
         """
         features.require(*features.REQUIRED)
+        if self.owners is not None and features.probe("socket_owner").answer is Answer.NO:
+            log.warning("this kernel does not tell the sockets of packets: flows have no process")
+            self.owners = None
         self.hook = self._choose_hook()
         self.capacity = self.config.capacity()
         self._require_memory()

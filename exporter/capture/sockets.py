@@ -23,7 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.abi.layout import SOCKET_EVENT
-from exporter.capture.cgroups import NOBODY, PROC, Belonging, Process, belonging, belonging_of
+from exporter.capture.cgroups import (
+    NOBODY,
+    PROC,
+    Belonging,
+    Process,
+    belonging,
+    belonging_of,
+    cgroup_root,
+)
 from exporter.capture.socketdiag import holders
 from exporter.ebpf.cgroup import CgroupLink
 from exporter.ebpf.errors import BpfError
@@ -317,17 +325,6 @@ class CgroupPaths:
                 self._known[number] = belonging(path)
         while len(self._known) > _CGROUPS:
             del self._known[next(iter(self._known))]
-
-
-def cgroup_root() -> Path | None:
-    """Where the root of the unified hierarchy is mounted; ``None`` if it is nowhere."""
-    for line in (PROC / "self" / "mountinfo").read_text().splitlines():
-        fields, _, kind = line.partition(" - ")
-        if kind.startswith("cgroup2 "):
-            root, place = fields.split(" ")[3:5]
-            if root == "/":
-                return Path(place.encode().decode("unicode_escape"))
-    return None
 
 
 def _directories(root: Path) -> Iterator[tuple[str, int]]:
