@@ -14,6 +14,7 @@ from scapy.layers.l2 import Ether
 from tests.e2e.agent import Agent, wait_until
 from tests.e2e.containers import Container, cgroups, wire
 from tests.e2e.net import End, Netns, Network
+from tests.kernel.bpffs import bpffs
 from tests.kernel.hooks import send
 
 _LIVES = 50
@@ -120,3 +121,39 @@ def test_containers_come_and_go_a_hundred_times(network: Network, tmp_path: Path
             (port, slot.truth[port][0]): slot.truth[port][2] for port in slot.known
         }
         assert len(slot.known) > _LIVES / 2
+
+
+def test_reused_while_no_agent_runs_or_none_has_drained(network: Network, tmp_path: Path) -> None:
+    """
+    An index is another interface's before the first drain, and the agent is killed: its successor
+    gives the second what was counted there, also while no agent ran, and goes on. The first is
+    nowhere written down any more: it has its index for a name, not the second's.
+    """
+    hub, inner = network.namespace("hub"), network.namespace("inner")
+    hub.quiet()
+    inner.quiet()
+    sent = {"c0": 3, "c1": 5}
+    with bpffs(tmp_path) as root:
+        arguments = ["--pin", str(root / "agent"), "--drain-interval", "1h", "--max-flows", "5000"]
+        (tmp_path / "first").mkdir()
+        with Agent(hub, tmp_path / "first", *arguments) as first:
+            for port, (name, packets) in enumerate(sent.items(), 1):
+                wire(End(hub, name), _INDEX, End(inner, "eth0"), _INNER_INDEX)
+                wait_until(partial(first.says, f"observing {name} "), f"{name} is observed")
+                send(End(inner, "eth0"), *[frame(port)] * packets)
+                if name == "c0":
+                    hub.ip("link", "del", name)
+                    wait_until(partial(first.says, f"interface {name} is gone"), "it is gone")
+            first.process.kill()
+            first.process.wait()
+        send(End(inner, "eth0"), *[frame(3)] * 7)
+        (tmp_path / "second").mkdir()
+        with Agent(hub, tmp_path / "second", *arguments) as second:
+            send(End(inner, "eth0"), *[frame(4)] * 2)
+            assert second.stop() == 0, second.log
+        names: Counter[tuple[int, str]] = Counter()
+        for record in second.records():
+            (at,) = record["flow"]["interfaces"]
+            names[record["source"]["port"], at["name"]] += record["flow"]["packets"]
+            assert "netns" not in at
+        assert names == {(1, str(_INDEX)): 3, (2, "c1"): 5, (3, "c1"): 7, (4, "c1"): 2}
