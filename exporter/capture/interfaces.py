@@ -82,6 +82,9 @@ class _Watch:
     #: Under which numbers interfaces are counted; the first is the namespace's own.
     numbered: list[Namespace] = field(default_factory=list)
     observed: dict[int, _Observed] = field(default_factory=dict)
+    #: No other's, though the namespace's inode may have been another's.
+    generation: int = 0
+    resident: Belonging = NOBODY
 
 
 class InterfaceWatcher:
@@ -114,7 +117,6 @@ class InterfaceWatcher:
         self.turnover = Turnover()
         self._generations = itertools.count(1)
         self._inherited: set[tuple[int, int]] = set()
-        self._residents: Mapping[int, Belonging] = {}
         self._reports: queue.SimpleQueue[Census] = queue.SimpleQueue()
         self._news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._news, selectors.EVENT_READ, self._news)
@@ -202,6 +204,7 @@ class InterfaceWatcher:
             opened = LinkSocket(namespace.path, listen=False)
         watch = _Watch(namespace, inode(path), opened, listens)
         others = [n for n in self._numbers.numbers_of(path) if n != namespace.number]
+        watch.generation = next(self._generations)
         watch.numbered = [namespace]
         watch.numbered += [Namespace(n, namespace.name, namespace.path) for n in others]
         self._watches[watch.inode] = watch
@@ -370,7 +373,7 @@ class InterfaceWatcher:
         kind = link.kind or ("physical" if link.arphrd == _ARPHRD_ETHER else "")
         whose = NOBODY
         if watch.namespace.number:
-            whose = self._residents.get(watch.inode, NOBODY)
+            whose = watch.resident
         if seen.behind is not None and not whose and not seen.unclear:
             whose = seen.behind.whose
         return Details(
@@ -387,9 +390,10 @@ class InterfaceWatcher:
             return {watch.inode: watch.namespace.path or OWN for watch in _all(self._watches)}
 
         def before() -> dict[tuple[int, int], int]:
-            return {
+            watches = _all(self._watches)
+            return {(watch.inode, 0): watch.generation for watch in watches} | {
                 (watch.inode, index): seen.generation
-                for watch in _all(self._watches)
+                for watch in watches
                 for index, seen in list(watch.observed.items())
             }
 
@@ -415,8 +419,9 @@ class InterfaceWatcher:
 
     def _take(self, census: Census) -> None:
         before: Any = census.before
-        self._residents = census.residents
         for watch in _all(self._watches):
+            if before.get((watch.inode, 0)) == watch.generation:
+                watch.resident = census.residents.get(watch.inode, NOBODY)
             for index, seen in watch.observed.items():
                 place = (watch.inode, index)
                 if before.get(place) != seen.generation:

@@ -229,12 +229,17 @@ class SocketWatcher:
         """What a cgroup's path says; nobody's until it was found. Does not wait."""
         return self._cgroups.belonging(number)
 
-    def catch_up(self) -> None:
-        """Note what the kernel has told so far. From any thread."""
+    def catch_up(self, looks: int = _SOCKETS) -> None:
+        """
+        Note what the kernel has told so far. From any thread.
+
+        Args:
+            looks: How many processes may be looked for in /proc.
+        """
         with self._reading:
             if self._ring is not None:
                 for event in self._ring.read():
-                    self._note(event)
+                    looks -= self._note(event, look=looks > 0)
 
     def _attach(self) -> None:
         root = cgroup_root()
@@ -260,21 +265,25 @@ class SocketWatcher:
             except OSError as err:
                 log.warning("who holds sockets cannot be found: %s", err)
 
-    def _note(self, event: Any) -> None:
+    def _note(self, event: Any, *, look: bool) -> bool:
+        """Whether the process was looked for in /proc: if the event says not enough of it."""
         cookie, at = int(event["cookie"]), int(event["mono_ns"])
         if event["released"]:
             self.table.release(cookie, at)
-            return
+            return False
         pid = int(event["pid"])
         alone = pid == int(event["tid"])
         command = bytes(event["command"]).split(b"\0")[0].decode(errors="replace") if alone else ""
-        whose = self._cgroups.belonging(int(event["cgroup_id"]))
-        found = _of_process(pid)
+        cgroup = int(event["cgroup_id"])
+        whose = self._cgroups.belonging(cgroup)
+        look &= not command or not self._cgroups.knows(cgroup)
+        found = _of_process(pid) if look else None
         # A process that began after the event is another one.
         if found is not None and _start_ns(found[0]) <= at + _boot_ahead_ns():
             command = command or found[1]
             whose = whose or belonging_of(pid)
         self.table.put(cookie, Owner(pid, command, whose), at)
+        return look
 
     def _look_if_due(self) -> None:
         now = time.monotonic()
@@ -312,6 +321,13 @@ class CgroupPaths:
         if found is None and number:
             self._asked = True
         return found or NOBODY
+
+    def knows(self, number: int) -> bool:
+        """
+        Whether the cgroup's path was found. That of the root says nothing: where containers are in
+        the older hierarchies, all processes are there.
+        """
+        return number in self._known
 
     def walk_if_asked(self) -> None:
         """Look at all cgroups, if one was asked for that is not known. Raises OSError."""

@@ -30,6 +30,9 @@ from exporter.enrich.base import State
 #: way through a queue; for TCP, until the connection is closed.
 _LATE, _LATE_TCP = 20_000_000, 1_000_000_000
 
+#: Processes that may be looked for on the thread that drains: some 50 us each.
+_LOOKS = 200
+
 PID = EndAttribute(
     "process.pid", "Number of the process that has the socket at this end.", number=True
 )
@@ -97,8 +100,9 @@ class Processes:
         self._hits = self._misses = 0
 
     def open(self) -> None:
-        """Begin to watch sockets."""
-        self._watcher.open()
+        """Begin to watch sockets, if anything is captured that could be theirs."""
+        if self._owners() is not None:
+            self._watcher.open()
 
     def close(self) -> None:
         """Stop."""
@@ -118,7 +122,7 @@ class Processes:
         reader = self._owners()
         if reader is None or not len(batch):
             return batch
-        self._watcher.catch_up()
+        self._watcher.catch_up(_LOOKS)
         ends = reader.ends(batch)
         # Both ends at once: sockets are fewer than rows, and pairs of owner and cgroup fewer still.
         pairs = np.empty((2 * len(batch), 2), np.uint64)
