@@ -154,7 +154,8 @@ class CensusTaker:
         members: dict[int, list[int]] = {}
         own = inode()
         for pid, number in _inhabitants():
-            if number != own:
+            # This process visits namespaces, and lives in none of them.
+            if number != own and pid != os.getpid():
                 members.setdefault(number, []).append(pid)
                 places.setdefault(number, []).append(f"{PROC}/{pid}/ns/net")
         places.pop(own, None)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from exporter.abi.layout import FLOW_KEY, FLOW_OWNER
 from exporter.batch.batch import FlowBatch
-from exporter.batch.group import distinct
+from exporter.batch.group import hash_words
 from exporter.ebpf.maps import BatchCursor, Map
 
 U8 = NDArray[np.uint64]
@@ -119,21 +119,59 @@ class OwnerReader:
         """
         rows, words = len(batch), batch.key_words()
         source, destination = (Sockets(*np.zeros((2, rows), np.uint64)) for _ in range(2))
-        if not len(self._last) and not len(self._kept):
-            return source, destination
-        together = np.concatenate((self._kept.words, self._last.words, words, _opposite(words)))
-        _, numbers = distinct(together)
-        kept, last, own, opposite = np.split(
-            numbers, np.cumsum([len(self._kept), len(self._last), rows])
-        )
         starts = batch.flow_start_ns - np.uint64(self._offset_ns)
-        count = int(numbers.max()) + 1
-        for known, places in ((self._kept, kept), (self._last, last)):
-            at = np.full(count, -1)
-            at[places] = np.arange(len(known))
-            _fill(source, known, at[own], starts)
-            _fill(destination, known, at[opposite], None)
+        sought = ((source, words, starts), (destination, _opposite(words), None))
+        for known in filter(len, (self._kept, self._last)):
+            there = _Index(known.words)
+            for end, keys, begun in sought:
+                _fill(end, known, there.find(keys), begun)
         return source, destination
+
+
+class _Index:
+    """
+    Finds rows among others.
+
+    Args:
+        words: uint64, shape (k, w), k at least 1.
+    """
+
+    def __init__(self, words: U8) -> None:
+        self._words = words
+        self._low, self._marked = _marked(words)
+
+    def find(self, wanted: U8) -> NDArray[np.int64]:
+        """
+        Where each row is.
+
+        Args:
+            wanted: uint64, shape (n, w).
+
+        Returns:
+            int64, shape (n,): -1 is nowhere. One whose hash is another's, too, may be missed.
+        """
+        result = np.full(len(wanted), -1)
+        if not len(wanted):
+            return result
+        # In the order of the hashes: what is looked for next is near.
+        low, marked = _marked(wanted)
+        kept = ~max(low, self._low)
+        hashes, known = marked & kept, self._marked & kept
+        place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+        maybe = known[place] == hashes
+        at = (self._marked[place[maybe]] & self._low).astype(np.int64)
+        rows = (marked[maybe] & low).astype(np.int64)
+        same = (self._words[at] == wanted[rows]).all(axis=1)
+        result[rows[same]] = at[same]
+        return result
+
+
+def _marked(words: U8) -> tuple[np.uint64, U8]:
+    """Hash and row in one number, sorted; and which bits of it are the row."""
+    low = np.uint64((1 << len(words).bit_length()) - 1)
+    marked = hash_words(words) & ~low | np.arange(len(words), dtype=np.uint64)
+    marked.sort()
+    return low, marked
 
 
 def _fill(into: Sockets, known: Owned, at: NDArray[np.int64], starts: U8 | None) -> None:

@@ -112,6 +112,16 @@ def test_a_batch_comes_back_as_it_was(tmp_path: Path) -> None:
     queue.shut()
 
 
+def test_a_batch_of_a_version_without_details() -> None:
+    """Interfaces have their names, and nothing else is known."""
+    point = Point(0, 2, 0)
+    described = body._describe(
+        make_batch(Row(points=(point,)), interfaces={point: Interface("eth0", "blue", KNOWN)})
+    )
+    del described["details"]
+    assert body._undescribe(described)["interfaces"] == {point: Interface("eth0", "blue")}
+
+
 def test_only_interfaces_that_are_used_are_written(tmp_path: Path) -> None:
     """An agent on a host with thousands of interfaces does not write them all for each batch."""
     points = [Point(0, n, 0) for n in range(5000)]
