@@ -7,11 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 OBJECT := exporter/capture/flow.bpf.o
 SOURCE := exporter/capture/flow.bpf.c
+SOCKETS := exporter/capture/socket.bpf.o
 BPF_SOURCES := $(shell find bpf -name '*.[ch]')
 
 .PHONY: setup run test test-kernels test-setup lint format abi proto bench docs clean
 
-setup: $(VENV)/.runtime $(OBJECT) $(SOURCE)
+setup: $(VENV)/.runtime $(OBJECT) $(SOURCE) $(SOCKETS)
 
 run: setup
 	$(BIN)/flow-exporter run $(ARGS)
@@ -67,9 +68,12 @@ $(VENV)/.test: $(VENV)/.runtime
 $(OBJECT): $(BPF_SOURCES) bpf/Makefile | $(VENV)/.runtime
 	$(MAKE) --no-print-directory -C bpf OBJECT=$(abspath $@)
 
+$(SOCKETS): $(BPF_SOURCES) bpf/Makefile | $(VENV)/.runtime
+	$(MAKE) --no-print-directory -C bpf OBJECT=$(abspath $@) SOURCE=socket.bpf.c
+
 # What BCC compiles where the object cannot be loaded: the sources in one file.
 $(SOURCE): $(BPF_SOURCES) exporter/ebpf/bcc/source.py | $(VENV)/.runtime
 	$(BIN)/python -m exporter.ebpf.bcc.source bpf/flow.bpf.c $@
 
 clean:
-	rm -rf $(VENV) $(OBJECT) $(SOURCE) build dist *.egg-info
+	rm -rf $(VENV) $(OBJECT) $(SOURCE) $(SOCKETS) build dist *.egg-info

@@ -21,7 +21,7 @@ from scapy.layers.l2 import Ether
 from benchmarks.report import Table, median, spread
 from exporter.capture.config import CaptureConfig
 from exporter.capture.dns import NO_COPYING, DnsCopying
-from exporter.capture.fetcher import FlowFetcher
+from exporter.capture.fetcher import Beside, FlowFetcher
 from exporter.enrich.dns.message import AAAA, A, answers, parse
 
 PACKETS, RUNS, MESSAGES = 1_000_000, 7, 5_000
@@ -59,7 +59,7 @@ def run() -> Table:
 
 
 def _fetcher(dns_: DnsCopying) -> FlowFetcher:
-    fetcher = FlowFetcher(CaptureConfig(), dns=dns_)
+    fetcher = FlowFetcher(CaptureConfig(), beside=Beside(dns=dns_))
     fetcher.open()
     return fetcher
 

@@ -3,6 +3,8 @@
 
 #include <bpf/bpf_helpers.h>
 
+/* Of the other object, so that all layouts come from this one. */
+#include "abi/socket_event.h"
 #include "flow/observe.h"
 #include "kernel/loader.h"
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.capture.census import SO_NETNS_COOKIE
+from exporter.capture.cgroups import cgroup_root
 from exporter.capture.config import CaptureConfig, entry_octets
 from exporter.capture.loader import OBJECT_PATH
 from exporter.ebpf import features
@@ -52,7 +55,7 @@ def missing_privileges() -> list[str]:
 
 def examine() -> list[Finding]:
     """Everything that decides whether and how well this host can be observed."""
-    return [*_host(), *_kernel(), *_mounts(), *_memory()]
+    return [*_host(), *_kernel(), *_mounts(), *_identities(), *_memory()]
 
 
 def _host() -> Iterator[Finding]:
@@ -143,6 +146,28 @@ def _mounts() -> Iterator[Finding]:
         "" if place else "a program on a tracepoint looks for it at a mount of its own",
         False,
     )
+
+
+def _identities() -> Iterator[Finding]:
+    """What says whose a socket or an interface is."""
+    root = cgroup_root()
+    yield Finding(
+        "cgroup2 mounted",
+        "yes" if root else "no",
+        str(root or "not mounted"),
+        ""
+        if root
+        else "enrich.processes learns of sockets late, and of no container by its cgroup",
+        False,
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+            answer, detail = "yes", "since Linux 5.14"
+        except OSError as err:
+            answer, detail = "no", err.strerror or str(err)
+    cost = "capture.containers knows only who is in a namespace now, not who was"
+    yield Finding("cookies of namespaces", answer, detail, "" if answer == "yes" else cost, False)
 
 
 def _memory() -> Iterator[Finding]:

@@ -18,11 +18,12 @@ from exporter.batch.batch import FlowBatch, FlowEndReason
 from exporter.batch.clock import unix_offset_ns
 from exporter.capture.dns import NO_COPYING
 from exporter.capture.drain import Drain
-from exporter.capture.fetcher import FlowFetcher
+from exporter.capture.fetcher import Beside, FlowFetcher
 from exporter.capture.interfaces import InterfaceWatcher
 from exporter.capture.store import PinStore
 from exporter.config import Config
 from exporter.dedupe.dedupe import Deduper
+from exporter.ebpf.errors import BpfError
 from exporter.enrich.labels import Labels
 from exporter.enrich.table import Surroundings, labels
 from exporter.enrich.table import make as make_enrichment
@@ -57,7 +58,11 @@ class Pipeline:
         self._store = PinStore(config.capture.pin) if config.capture.pin else None
         names = config.enrich.names
         copying = NO_COPYING if names is None else names.copying()
-        self.fetcher = FlowFetcher(config.capture, store=self._store, dns=copying)
+        self.fetcher = FlowFetcher(
+            config.capture,
+            store=self._store,
+            beside=Beside(copying, owners=config.enrich.processes is not None),
+        )
         self.watcher = InterfaceWatcher(config.capture, self.fetcher)
         self._drain = Drain(self.fetcher)
         self._deduper = Deduper(config.dedupe)
@@ -67,6 +72,7 @@ class Pipeline:
             Surroundings(
                 names=lambda: self.watcher.names,
                 dns=lambda: self.fetcher.read_dns(unix_offset_ns()),
+                owners=lambda: self.fetcher.owners,
             ),
         )
         self._excluder = Excluder(config.exclude, self.enrichment.attributes())
@@ -106,12 +112,17 @@ class Pipeline:
             What was published.
         """
         self._drains[reason.text] += 1
-        batch = self._drain.take(reason)
+        try:
+            batch = self._drain.take(reason)
+        except BpfError:
+            self.watcher.turnover.failed()
+            raise
         drained = batch.totals
         batch = self._deduper.apply(batch)
         deduplicated = drained - batch.totals
         batch = self.enrichment.apply(batch)
         batch, excluded = self._excluder.apply(batch)
+        self.watcher.turnover.drained()
         self.router.publish(batch, drained, Removed(deduplicated, excluded))
         self._settle()
         return batch

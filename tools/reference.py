@@ -32,6 +32,7 @@ from exporter.enrich.known import known
 from exporter.enrich.labels import DerivedConfig
 from exporter.enrich.networks.config import NetworksConfig
 from exporter.enrich.observer import AgentConfig
+from exporter.enrich.process import ProcessConfig
 from exporter.enrich.services.config import ServicesConfig
 from exporter.exclude.config import ExclusionConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
@@ -59,6 +60,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("exclude[]", "", ExclusionConfig),
     ("enrich.names", "enrich.names.", NamesConfig),
     ("enrich.names.reverse", "enrich.names.reverse.", ReverseConfig),
+    ("enrich.processes", "enrich.processes.", ProcessConfig),
     ("agent", "agent.", AgentConfig),
     ("agent.cloud", "agent.cloud.", CloudConfig),
     ("metrics", "metrics.", MetricsConfig),

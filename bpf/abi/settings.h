@@ -16,6 +16,8 @@ SETTING(__u8, coarse_clock, 0);       /* bpf_ktime_get_coarse_ns (5.11) for a fl
 SETTING(__u8, replay, 0);             /* packets come from a capture: see struct replay_context */
 SETTING(__u8, ring_fallback, 1);      /* 0: what the flow map refuses is lost, and counted */
 
+SETTING(__u8, owners, 0); /* 1: the socket of each new flow, in the map flow_owner */
+
 /* How a replayed packet's facts lie in skb->cb, the one part of the context that every kernel's
  * BPF_PROG_TEST_RUN takes from the caller. */
 enum replay_context {

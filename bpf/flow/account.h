@@ -12,6 +12,7 @@
 #include "../maps/flow_active.h"
 #include "../maps/flow_ring.h"
 #include "../parse/packet.h"
+#include "owner.h"
 #include "segments.h"
 
 /* The key in four-octet stores or wider: the map's hash reads it word by word at once, and a word
@@ -88,7 +89,8 @@ static __always_inline enum outcome account_refused(struct flow_record *record, 
 
 /* Out of line: the first packet of a flow is rare beside the others. */
 static __noinline int account_new(void *flows, const struct packet *packet,
-				  const struct increment *increment, struct counters *ledger)
+				  const struct increment *increment, struct counters *ledger,
+				  struct __sk_buff *skb)
 {
 	struct flow_record record = {};
 	struct flow_stats *stats;
@@ -104,6 +106,8 @@ static __noinline int account_new(void *flows, const struct packet *packet,
 	err = bpf_map_update_elem(flows, &record.key, &record.stats, BPF_NOEXIST);
 	if (!err) {
 		ledger->flows_created++;
+		if (setting(owners))
+			note_owner(skb, &record);
 		return OUTCOME_AGGREGATED;
 	}
 	if (err == -EEXIST) {
@@ -116,8 +120,9 @@ static __noinline int account_new(void *flows, const struct packet *packet,
 	return account_refused(&record, err);
 }
 
-static __always_inline enum outcome
-account(const struct packet *packet, const struct increment *increment, struct counters *ledger)
+static __always_inline enum outcome account(const struct packet *packet,
+					    const struct increment *increment,
+					    struct counters *ledger, struct __sk_buff *skb)
 {
 	struct flow_stats *stats;
 	struct flow_key key;
@@ -130,7 +135,7 @@ account(const struct packet *packet, const struct increment *increment, struct c
 		return OUTCOME_LOST_MAP_BUSY;
 	stats = bpf_map_lookup_elem(flows, &key);
 	if (!stats)
-		return account_new(flows, packet, increment, ledger) & (OUTCOMES - 1);
+		return account_new(flows, packet, increment, ledger, skb) & (OUTCOMES - 1);
 	continue_flow(stats, packet, increment);
 	return OUTCOME_AGGREGATED;
 }

@@ -116,7 +116,7 @@ static __always_inline int observe(struct __sk_buff *skb, enum flow_direction di
 		increment.mono_ns = packet_time(skb);
 		if (setting(dns_ports) && is_dns(&packet))
 			copy_dns(skb, &packet, link, increment.mono_ns);
-		outcome = account(&packet, &increment, ledger);
+		outcome = account(&packet, &increment, ledger, skb);
 	}
 	count(&ledger->outcome[outcome], &increment);
 	return TC_ACT_UNSPEC;

@@ -16,7 +16,10 @@ from exporter.ebpf.btf import Array, Btf, Enum, Int, Struct, Type
 from exporter.ebpf.object import ObjectSpec
 
 #: Structs and enums that cross from the kernel to user space, in the order they are written.
-STRUCTS = ("flow_key", "flow_stats", "flow_record", "tally", "counters", "dns_packet")
+STRUCTS = (
+    *("flow_key", "flow_stats", "flow_record", "tally", "counters"),
+    *("dns_packet", "flow_owner", "socket_event"),
+)
 ENUMS = ("flow_direction", "tcp_flag_set", "outcome", "replay_context")
 
 _HEADER = '''"""

@@ -265,3 +265,64 @@ DNS_PACKET = np.dtype(
         "itemsize": 64,
     }
 )
+
+
+#: struct flow_owner
+FLOW_OWNER = np.dtype(
+    {
+        "names": [
+            "cookie",
+            "cgroup_id",
+            "first_mono_ns",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+            "<u8",
+        ],
+        "offsets": [
+            0,
+            8,
+            16,
+        ],
+        "itemsize": 24,
+    }
+)
+
+
+#: struct socket_event
+SOCKET_EVENT = np.dtype(
+    {
+        "names": [
+            "cookie",
+            "cgroup_id",
+            "mono_ns",
+            "pid",
+            "tid",
+            "command",
+            "released",
+            "_pad",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u4",
+            "<u4",
+            ("<u1", (16,)),
+            "<u1",
+            ("<u1", (7,)),
+        ],
+        "offsets": [
+            0,
+            8,
+            16,
+            24,
+            28,
+            32,
+            48,
+            49,
+        ],
+        "itemsize": 56,
+    }
+)

@@ -57,11 +57,54 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Peer:
+    """
+    The other end of a veth pair.
+
+    Args:
+        name: Of the interface; its index if that is all that is known.
+        ifindex: Within its namespace.
+        inode: Of its namespace in nsfs; 0 is unknown.
+    """
+
+    name: str
+    ifindex: int
+    inode: int = 0
+
+
+@dataclass(frozen=True)
+class Details:
+    """
+    What an interface is, as far as it is known: empty and 0 are unknown.
+
+    Args:
+        kind: As ``ip link`` calls it: veth, bridge, vlan, tun; ``physical`` for one of a device.
+        mac: Such as 02:00:00:00:00:01.
+        inode: Of its network namespace in nsfs.
+        peer: For a veth.
+        container: Id of the container that the interface, or its peer, belongs to.
+        pod: Uid of the pod likewise.
+    """
+
+    kind: str = ""
+    mac: str = ""
+    inode: int = 0
+    peer: Peer | None = None
+    container: str = ""
+    pod: str = ""
+
+
+#: Nothing is known.
+NO_DETAILS = Details()
+
+
+@dataclass(frozen=True)
 class Interface:
     """What people call an observation point's interface. ``netns`` is empty for the agent's own."""
 
     name: str
     netns: str = ""
+    details: Details = NO_DETAILS
 
 
 @dataclass(frozen=True)

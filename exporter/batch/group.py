@@ -121,3 +121,25 @@ def _all_equal(words: Words, order: NDArray[np.int64], places: NDArray[np.int64]
         if np.any(words[order[some]] != words[order[some + 1]]):
             return False
     return True
+
+
+def distinct(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """A row of each distinct one, and the number of each row's; exact whatever the hashes."""
+    count = len(words)
+    if not count:
+        return np.empty(0, np.int64), np.empty(0, np.uint32)
+    # Hash and row in one number: sorting it is a fourth of what argsort of the hashes takes.
+    low = np.uint64((1 << count.bit_length()) - 1)
+    marked = hash_words(words) & ~low | np.arange(count, dtype=np.uint64)
+    marked.sort()
+    row = (marked & low).astype(np.int64)
+    marked &= ~low
+    begins = np.concatenate(([True], marked[1:] != marked[:-1]))
+    numbers = np.empty(count, np.uint32)
+    numbers[row] = np.cumsum(begins) - 1
+    first = row[begins]
+    if not (words[first][numbers] == words).all():
+        groups = group_rows(words)
+        first = groups.order[groups.starts]
+        numbers[groups.order] = groups.labels()
+    return first, numbers

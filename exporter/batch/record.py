@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from exporter.batch.attributes import Attribute, Value, known
-from exporter.batch.batch import IPV4_PREFIX, FlowBatch, Interface, Point
+from exporter.batch.batch import IPV4_PREFIX, NO_DETAILS, Details, FlowBatch, Interface, Point
 
 TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
 WITH_PORTS = frozenset({TCP, UDP, SCTP})
@@ -29,6 +29,7 @@ class PointName(NamedTuple):
     ifindex: int
     direction: int
     netns: str
+    details: Details = NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,4 +152,6 @@ def _octets(rows: Any) -> list[bytes]:
 
 def _name(point: Point, batch: FlowBatch) -> PointName:
     interface = batch.interfaces.get(point) or Interface(str(point.ifindex))
-    return PointName(interface.name, point.ifindex, point.direction, interface.netns)
+    return PointName(
+        interface.name, point.ifindex, point.direction, interface.netns, interface.details
+    )

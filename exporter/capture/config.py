@@ -48,6 +48,8 @@ class CaptureConfig(BaseModel):
             host; ``auto`` does the second where the first fails.
         watch: How interfaces that come and go are noticed. ``poll`` where netlink is not allowed.
         poll_interval: Seconds between looks, with ``watch: poll`` and for namespaces.
+        containers: Whether to find out which container and pod is behind each veth, by looking
+            through /proc each ``poll_interval`` and whenever an interface comes.
         drain_interval: Seconds from one drain to the next.
         fill_threshold: Share of the flow map in use at which a drain comes early.
         flow_memory: Octets for the flow maps of the kernel, both of them, all CPUs.
@@ -74,6 +76,7 @@ class CaptureConfig(BaseModel):
     loader: Literal["auto", "libbpf", "bcc"] = "auto"
     watch: Literal["netlink", "poll"] = "netlink"
     poll_interval: Seconds = Field(1.0, gt=0, le=3600)
+    containers: bool = False
     drain_interval: Seconds = Field(5.0, ge=0.01, le=3600)
     fill_threshold: float = Field(0.7, gt=0, le=1)
     flow_memory: Octets = Field(64 << 20, ge=64 << 10)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from exporter.capture.dns import (
 )
 from exporter.capture.inherit import inherit
 from exporter.capture.loader import OBJECT_PATH, KernelProgram
+from exporter.capture.owners import OwnerReader
 from exporter.capture.places import NamespaceNumbers, Spot
 from exporter.capture.reader import (
     FlowReader,
@@ -39,8 +41,10 @@ from exporter.capture.reader import (
 from exporter.capture.store import PinStore
 from exporter.ebpf import features
 from exporter.ebpf.cpus import possible_cpus
+from exporter.ebpf.features import Answer
 from exporter.ebpf.links import Attachment, Direction, Hook, attach
 from exporter.ebpf.maps import Map
+from exporter.ebpf.netns import OWN
 from exporter.ebpf.object import Object
 from exporter.ebpf.pressure import Pressure
 from exporter.ebpf.programs import Program
@@ -81,6 +85,23 @@ class NetworkInterface:
     namespace: Namespace = Namespace()
 
 
+@dataclass(frozen=True)
+class Beside:
+    """
+    What the kernel program finds out beside the flows.
+
+    Args:
+        dns: What is copied for :meth:`FlowFetcher.read_dns`.
+        owners: Whether to find out which socket each flow is of; see ``FlowFetcher.owners``.
+    """
+
+    dns: DnsCopying = NO_COPYING
+    owners: bool = False
+
+
+NOTHING_BESIDE = Beside()
+
+
 class FlowFetcher:
     """
     Counts flows in the kernel and hands them out.
@@ -90,7 +111,7 @@ class FlowFetcher:
         object_path: The compiled program.
         replay: The program takes lengths and times from ``skb->cb`` (see struct replay_context).
         store: Keeps maps and attachments when the agent ends; ``None`` leaves nothing behind.
-        dns: What is copied for :meth:`read_dns`; nothing by default.
+        beside: What is found out beside the flows.
     """
 
     def __init__(
@@ -100,10 +121,12 @@ class FlowFetcher:
         *,
         replay: bool = False,
         store: PinStore | None = None,
-        dns: DnsCopying = NO_COPYING,
+        beside: Beside = NOTHING_BESIDE,
     ) -> None:
         self.config = config
-        self._dns = dns
+        self._dns = beside.dns
+        #: Sockets of the flows of the last drains; ``None`` if nobody asks.
+        self.owners = OwnerReader() if beside.owners else None
         self.store = store
         self.capacity = 0
         self.hook: Hook = "tcx"
@@ -139,6 +162,9 @@ class FlowFetcher:
             BpfError: If the kernel refuses it.
         """
         features.require(*features.REQUIRED)
+        if self.owners is not None and features.probe("socket_owner").answer is Answer.NO:
+            log.warning("this kernel does not tell the sockets of packets: flows have no process")
+            self.owners = None
         self.hook = self._choose_hook()
         self.capacity = self.config.capacity()
         self._require_memory()
@@ -243,7 +269,7 @@ class FlowFetcher:
             return {}
         paths = self.store.numbers.paths()
         return {
-            place: (name, Path(paths.get(place[0], "")).name)
+            place: (name, "" if paths.get(place[0]) == OWN else Path(paths.get(place[0], "")).name)
             for place, name in self.store.places.names().items()
         }
 
@@ -266,7 +292,10 @@ class FlowFetcher:
         Source: kernel/bpf/syscall.c maybe_wait_bpf_programs().
         """
         assert self._reader is not None, "open() comes first"
+        swap_ns = time.monotonic_ns()
         retired, expected = self._swap()
+        if self.owners is not None:
+            self.owners.read(self._map("flow_owner"), swap_ns, offset_ns)
         batch = self._reader.empty(retired, expected, offset_ns)
         inherited, self._inherited = self._inherited, None
         if inherited is not None and len(inherited):
@@ -429,6 +458,7 @@ class FlowFetcher:
             "coarse_clock": self._coarse_clock(),
             "replay": self._replay,
             "dns_ports": self._dns.setting,
+            "owners": self.owners is not None,
         }
         kept = {} if self.store is None else self.store.shared()
         if share is not None:
@@ -436,6 +466,8 @@ class FlowFetcher:
             return self._kernel_program.load(settings=settings, share={**shared, **kept})
         rings = {"flow_ring": config.ring_size, "dns_ring": self._dns.ring_size}
         sizes = dict.fromkeys(_FLOW_MAPS, self.capacity) | rings
+        if self.owners is not None:
+            sizes["flow_owner"] = self.capacity
         return self._kernel_program.load(settings=settings, max_entries=sizes, share=kept)
 
 

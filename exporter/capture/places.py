@@ -110,6 +110,16 @@ class NamespaceNumbers:
         self._write(_NUMBERS, cursor)
         return number
 
+    def numbers_of(self, path: str) -> list[int]:
+        """
+        Every number that the namespace at a path has had.
+
+        Raises:
+            OSError: If there is no such namespace.
+        """
+        there = _identity(path)
+        return [number for number, known in self._entries() if known == there]
+
     def forget(self, number: int) -> None:
         """A namespace is gone. Again is fine."""
         if self._kept is not None and self._read(number) is not None:

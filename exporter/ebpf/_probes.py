@@ -44,13 +44,14 @@ ENOTSUPP = 524
 _PROG_LOAD, _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH, _LINK_UPDATE = 5, 24, 25, 29
 _HASH, _ARRAY, _PERF_EVENT_ARRAY, _PERCPU_HASH = 1, 2, 4, 5
 _PERCPU_ARRAY, _LPM_TRIE, _ARRAY_OF_MAPS, _RINGBUF = 6, 11, 12, 27
-_SCHED_CLS, _TRACEPOINT, _TRACING = 3, 5, 26
-_TRACE_RAW_TP, _TRACE_FENTRY, _TCX_INGRESS = 23, 24, 46
+_SCHED_CLS, _TRACEPOINT, _CGROUP_SOCK, _TRACING = 3, 5, 9, 26
+_TRACE_RAW_TP, _TRACE_FENTRY, _SOCK_RELEASE, _TCX_INGRESS = 23, 24, 34, 46
 _NO_PREALLOC = 1
 
 _LOOPBACK = 1
 _NOBODY = 0xFFFFFFFF
 _KTIME_GET_COARSE_NS = 160
+_GET_SOCKET_COOKIE, _SKB_CGROUP_ID, _GET_CURRENT_PID_TGID = 46, 79, 14
 
 _YES = Probe(Answer.YES)
 _RETURN_ZERO = bytes((0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0))
@@ -175,6 +176,27 @@ def coarse_clock() -> Probe:
     """d05512618056 "bpf: Add bpf_ktime_get_coarse_ns helper"."""
     call = bytes((0x85, 0, 0, 0)) + _KTIME_GET_COARSE_NS.to_bytes(4, "little")
     return _load(_SCHED_CLS, call + _RETURN_ZERO)
+
+
+def _call(*helpers: int) -> bytes:
+    """Instructions that call helpers with the context, one after the other."""
+    keep, give = bytes((0xBF, 0x16, 0, 0, 0, 0, 0, 0)), bytes((0xBF, 0x61, 0, 0, 0, 0, 0, 0))
+    calls = (bytes((0x85, 0, 0, 0)) + helper.to_bytes(4, "little") for helper in helpers)
+    return keep + b"".join(give + call for call in calls)
+
+
+def socket_owner() -> Probe:
+    """cb20b08ead40 "bpf: add bpf_skb_cgroup_id helper", which needs CONFIG_SOCK_CGROUP_DATA."""
+    return _load(_SCHED_CLS, _call(_GET_SOCKET_COOKIE, _SKB_CGROUP_ID) + _RETURN_ZERO)
+
+
+def socket_maker() -> Probe:
+    """
+    f5836749c9c0 "bpf: Add BPF_CGROUP_INET_SOCK_RELEASE hook" (5.9), and the helpers that its
+    programs have since 5.7.
+    """
+    code = _call(_GET_SOCKET_COOKIE, _GET_CURRENT_PID_TGID) + _RETURN_ZERO
+    return _load(_CGROUP_SOCK, code, _SOCK_RELEASE)
 
 
 def tracepoint() -> Probe:

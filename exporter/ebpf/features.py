@@ -128,6 +128,15 @@ PROBES: dict[str, Feature] = {
         "perf event arrays", "4.3", "no events through perf buffers", _probes.perf_event_array
     ),
     "xdp_link": Feature("XDP links", "5.9", "XDP is attached by netlink", _probes.xdp_link),
+    "socket_owner": Feature(
+        "sockets of packets", "4.18", "no process or container of flows", _probes.socket_owner
+    ),
+    "socket_maker": Feature(
+        "programs on sockets that are made",
+        "5.9",
+        "the process of a flow is looked for, and only if its socket lives",
+        _probes.socket_maker,
+    ),
     "kprobe": Feature("kprobes", "4.17", "no programs on kernel functions", _probes.kprobe),
     "uprobe": Feature("uprobes", "4.17", "no programs on functions of processes", _probes.uprobe),
     "tracepoint": Feature("tracepoints", "4.7", "no programs on tracepoints", _probes.tracepoint),

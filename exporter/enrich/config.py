@@ -9,6 +9,7 @@ from exporter.enrich.geoip.config import GeoIpConfig
 from exporter.enrich.identity.config import IdentityConfig
 from exporter.enrich.labels import DerivedConfig
 from exporter.enrich.networks.config import NetworksConfig
+from exporter.enrich.process import ProcessConfig
 from exporter.enrich.services.config import ServicesConfig
 
 
@@ -19,6 +20,7 @@ class EnrichConfig(BaseModel):
     Args:
         geoip, identity, networks, services: See there.
         names: Names of addresses, from DNS.
+        processes: Process and container of the end of a flow that is local.
         labels: Names and texts that every record has, as ``labels.NAME``; the flat record has the
             name as its key.
         derive: See there.
@@ -33,3 +35,4 @@ class EnrichConfig(BaseModel):
     labels: dict[str, str] = Field(default_factory=dict, max_length=64)
     derive: tuple[DerivedConfig, ...] = Field((), max_length=64)
     names: NamesConfig | None = None
+    processes: ProcessConfig | None = None

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exporter.batch.attributes import SIDES, Attribute, Entities, Side
 from exporter.batch.batch import U4, FlowBatch
-from exporter.batch.group import Words, group_rows, hash_words
+from exporter.batch.group import distinct
 from exporter.enrich.base import Addresses, AddressSource, Found, Reading, State
 
 
@@ -40,36 +39,6 @@ def ends_of(batch: FlowBatch) -> Ends:
     return Ends(
         Addresses(octets, batch.window), {source: numbers[:rows], destination: numbers[rows:]}
     )
-
-
-def distinct(words: Words) -> tuple[NDArray[np.int64], U4]:
-    """
-    Find equal rows; exactly, whatever the hashes.
-
-    Args:
-        words: uint64, shape (n, k).
-
-    Returns:
-        A row of each distinct one, shape (d,), and which of them each row is, shape (n,).
-    """
-    count = len(words)
-    if not count:
-        return np.empty(0, np.int64), np.empty(0, np.uint32)
-    # Hash and row in one number: sorting it is a fourth of what argsort of the hashes takes.
-    low = np.uint64((1 << count.bit_length()) - 1)
-    marked = hash_words(words) & ~low | np.arange(count, dtype=np.uint64)
-    marked.sort()
-    row = (marked & low).astype(np.int64)
-    marked &= ~low
-    begins = np.concatenate(([True], marked[1:] != marked[:-1]))
-    numbers = np.empty(count, np.uint32)
-    numbers[row] = np.cumsum(begins) - 1
-    first = row[begins]
-    if not (words[first][numbers] == words).all():
-        groups = group_rows(words)
-        first = groups.order[groups.starts]
-        numbers[groups.order] = groups.labels()
-    return first, numbers
 
 
 class EndEnricher:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch, Interface
 from exporter.capture.dns import DnsPackets
+from exporter.capture.owners import OwnerReader
 from exporter.enrich.base import AddressSource, Enricher, Reading
 from exporter.enrich.cloud.enricher import CloudPlace
 from exporter.enrich.config import EnrichConfig
@@ -24,6 +25,7 @@ from exporter.enrich.interfaces import InterfaceNames
 from exporter.enrich.labels import Labels
 from exporter.enrich.networks.source import NetworkNames
 from exporter.enrich.observer import AgentConfig, ObserverName
+from exporter.enrich.process import Processes
 from exporter.enrich.services.enricher import ServiceNames
 
 log = logging.getLogger(__name__)
@@ -37,10 +39,12 @@ class Surroundings:
     Args:
         names: (namespace number, ifindex) -> interface, as of now.
         dns: What the kernel program copied of DNS since the last time.
+        owners: Sockets of the last drain's flows; ``None`` where nothing is captured.
     """
 
     names: Callable[[], Mapping[tuple[int, int], Interface]]
     dns: Callable[[], DnsPackets] = lambda: DnsPackets([])
+    owners: Callable[[], OwnerReader | None] = lambda: None
 
 
 #: Of an enrichment that is only asked what it would add.
@@ -52,6 +56,8 @@ def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enri
     enrichers: list[Enricher] = [InterfaceNames(around.names), ObserverName(agent)]
     if agent.cloud.wanted():
         enrichers.append(CloudPlace(agent.cloud))
+    if config.processes is not None:
+        enrichers.append(Processes(config.processes, around.owners))
     sources = _sources(config, around)
     if sources:
         enrichers.append(EndEnricher(*sources))

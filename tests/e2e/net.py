@@ -108,8 +108,9 @@ class Network:
     def __init__(self) -> None:
         self._made: list[Netns] = []
 
-    def namespace(self, hint: str) -> Netns:
-        made = Netns(f"fe{os.getpid()}-{next(_numbers)}-{hint}")
+    def namespace(self, hint: str, name: str = "") -> Netns:
+        """One with a name of its own, or with one that may have been another's before."""
+        made = Netns(f"fe{os.getpid()}-{name or f'{next(_numbers)}-{hint}'}")
         ip("netns", "add", made.name)
         self._made.append(made)
         made.ip("link", "set", "lo", "up")

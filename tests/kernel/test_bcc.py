@@ -170,8 +170,9 @@ def _damaged(directory: Path, how: str, target: Path) -> None:
     """An object with our types that the kernel, or the fetcher, has no use for."""
     source = directory / "bad.bpf.c"
     entry = "return *(int *)(long)skb->data;" if how == "refused" else "return 0;"
-    headers = ("maps/counters.h", "abi/flow_record.h", "abi/dns_packet.h")
-    kept = [f'#include "{ROOT}/bpf/{header}"' for header in headers]
+    headers = ("flow_record", "dns_packet", "flow_owner", "socket_event")
+    kept = [f'#include "{ROOT}/bpf/abi/{name}.h"' for name in headers]
+    kept.append(f'#include "{ROOT}/bpf/maps/counters.h"')
     if how == "refused":
         kept.append(f'#include "{ROOT}/bpf/maps/flow_active.h"')
     source.write_text(

@@ -11,7 +11,7 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.layers.l2 import Dot1Q, Ether
 
 from exporter.capture.dns import DnsCopying, DnsPacket
-from exporter.capture.fetcher import FlowFetcher, Namespace, NetworkInterface
+from exporter.capture.fetcher import Beside, FlowFetcher, Namespace, NetworkInterface
 from exporter.testing.batch import pack_address
 from tests.e2e.net import End, Network
 from tests.kernel.hooks import quiet_pair, send, take
@@ -46,7 +46,7 @@ def copied(fetcher: FlowFetcher, *frames: Any) -> list[DnsPacket]:
 
 def test_udp() -> None:
     """Whole datagrams of any size, of queries and responses, on either port, in both families."""
-    with FlowFetcher(config(max_flows=64), dns=COPYING) as fetcher:
+    with FlowFetcher(config(max_flows=64), beside=Beside(dns=COPYING)) as fetcher:
         for octets in (1, 2, 255, 256, 257, 1023, 1024, 1025, 1472):
             body = text(octets)
             found = copied(
@@ -74,7 +74,7 @@ def test_tcp() -> None:
     """
     options = [("MSS", 1460), ("NOP", None), ("WScale", 7), ("Timestamp", (1, 2))]
     ends: dict[str, Any] = {"sport": 53, "dport": 4000}
-    with FlowFetcher(config(max_flows=64), dns=COPYING) as fetcher:
+    with FlowFetcher(config(max_flows=64), beside=Beside(dns=COPYING)) as fetcher:
         for layer in (V4, V6, BEHIND_OPTIONS):
             found = copied(
                 fetcher,
@@ -98,7 +98,7 @@ def test_headers() -> None:
     """
     body = text(20)
     behind = IPv6ExtHdrDestOpt()
-    with FlowFetcher(config(max_flows=64), dns=COPYING) as fetcher:
+    with FlowFetcher(config(max_flows=64), beside=Beside(dns=COPYING)) as fetcher:
         found = copied(
             fetcher,
             ETHER / Dot1Q(vlan=7) / Dot1Q(vlan=8) / V4 / UDP(sport=53, dport=1) / body,
@@ -124,7 +124,7 @@ def test_a_full_ring_loses_and_counts() -> None:
     packets are all in the flow.
     """
     frame = bytes(ETHER / V4 / UDP(sport=53, dport=1) / text(20))
-    with FlowFetcher(config(max_flows=64), dns=DnsCopying((53,), 4096)) as fetcher:
+    with FlowFetcher(config(max_flows=64), beside=Beside(dns=DnsCopying((53,), 4096))) as fetcher:
         for _ in range(20):
             fetcher.program("tc_ingress").test_run(frame)
         found = fetcher.read_dns()
@@ -148,7 +148,7 @@ def test_large_packets_on_a_wire(network: Network) -> None:
     one, other = quiet_pair(network, mtu=9000)
     bodies = [text(octets) for octets in (1025, 4096, 4097, 8000)]
     place = Namespace(1, other.netns.name, other.netns.path)
-    with FlowFetcher(config(max_flows=64), dns=COPYING) as fetcher:
+    with FlowFetcher(config(max_flows=64), beside=Beside(dns=COPYING)) as fetcher:
         fetcher.register(NetworkInterface(other.netns.index("vb"), "vb", True, place))
         send(one, *[bytes(ETHER / V4 / UDP(sport=53, dport=1) / body) for body in bodies])
         found = fetcher.read_dns(10).packets
@@ -166,7 +166,7 @@ def test_without_a_link_layer(network: Network) -> None:
     place = Namespace(1, end.netns.name, end.netns.path)
     with (
         tunnel_device(end, tap=False) as device,
-        FlowFetcher(config(max_flows=64), dns=COPYING) as fetcher,
+        FlowFetcher(config(max_flows=64), beside=Beside(dns=COPYING)) as fetcher,
     ):
         fetcher.register(NetworkInterface(end.netns.index("tn"), "tn", False, place))
         for layer in (UDP(sport=53, dport=1), TCP(sport=53, dport=1, flags="PA", seq=9)):

@@ -8,6 +8,7 @@ _YES_SINCE = {
         "bpf", "classifier", "map_in_map", "per_cpu_batch", "ring_buffer", "link_update", "bpffs",
         "batch_hash", "batch_array", "lpm_trie", "perf_event_array", "xdp_link", "kprobe",
         "uprobe", "tracepoint", "btf_tracepoint", "fentry", "kernel_btf",
+        "socket_owner", "socket_maker",
     },
     "6.1": {"coarse_clock", "batch_percpu_array", "batch_lpm"},
     "6.12": {"tcx"},

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from exporter.batch.attributes import Attribute
 from exporter.batch.batch import U8, FlowBatch
+from exporter.batch.group import distinct
 from exporter.batch.record import ICMP, ICMPV6
 from exporter.enrich.base import Local
-from exporter.enrich.ends import distinct
 from exporter.enrich.identity.connection import connections
 from exporter.enrich.identity.sha1 import sha1
 

@@ -13,6 +13,7 @@ A column is written as it is, as a narrower integer, or once if all rows have th
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 import zlib
@@ -23,7 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from exporter.batch.batch import FlowBatch, Interface, Observer, Point, Totals, Window
+from exporter.batch.batch import (
+    NO_DETAILS,
+    Details,
+    FlowBatch,
+    Interface,
+    Observer,
+    Peer,
+    Point,
+    Totals,
+    Window,
+)
 from exporter.fanout.spool import additions
 from exporter.fanout.spool.layout import OWN, Layout, convert
 
@@ -130,9 +141,21 @@ def _describe(batch: FlowBatch) -> dict[str, Any]:
         "window": (batch.window.start_ns, batch.window.end_ns),
         "observer": (batch.observer.address, batch.observer.name),
         "interfaces": [(*point, one.name, one.netns) for point, one in _used(batch).items()],
+        # In the order of the interfaces; apart from them, for versions that know nothing of it.
+        "details": [_known(one.details) for one in _used(batch).values()],
         "lists": [len(points) for points in lists],
         "points": [number for points in lists for point in points for number in point],
     }
+
+
+def _known(details: Details) -> dict[str, Any]:
+    """What is not empty."""
+    return {key: value for key, value in dataclasses.asdict(details).items() if value}
+
+
+def _details(known: dict[str, Any]) -> Details:
+    peer = known.pop("peer", None)
+    return Details(**known, peer=Peer(**peer) if peer else None) if known or peer else NO_DETAILS
 
 
 def _used(batch: FlowBatch) -> Mapping[Point, Interface]:
@@ -174,14 +197,17 @@ def _widen(column: np.ndarray[Any, Any], kind: np.dtype[Any], rows: int) -> np.n
 
 
 def _undescribe(described: Any) -> dict[str, Any]:
+    interfaces = described["interfaces"]
     numbers = iter(described["points"])
     points = [Point(*point) for point in zip(numbers, numbers, numbers, strict=True)]
     bounds = accumulate(described["lists"], initial=0)
     return {
         "point_lists": tuple(tuple(points[start:end]) for start, end in pairwise(bounds)),
         "interfaces": {
-            Point(netns, ifindex, direction): Interface(name, where)
-            for netns, ifindex, direction, name, where in described["interfaces"]
+            Point(netns, ifindex, direction): Interface(name, where, _details(known))
+            for (netns, ifindex, direction, name, where), known in zip(
+                interfaces, described.get("details", [{}] * len(interfaces)), strict=True
+            )
         },
         "observer": Observer(*described["observer"]),
         "window": Window(*described["window"]),

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from exporter.batch.batch import FlowBatch, FlowEndReason
+from exporter.batch.batch import Details, FlowBatch, FlowEndReason
 from exporter.batch.protocols import protocol_name
 from exporter.batch.record import TCP, WITH_PORTS, FlowRecord, PointName
 from exporter.sinks.encodings.additions import JSON_FLAT, JSON_NESTED, Additions, nested
@@ -239,4 +239,21 @@ def _interface(point: Any) -> dict[str, Any]:
     }
     if point.netns:
         interface["netns"] = point.netns
-    return interface
+    return interface | details(point.details)
+
+
+def details(known: Details) -> dict[str, Any]:
+    """What is known of an interface, as keys of its object."""
+    found: dict[str, Any] = {"kind": known.kind, "mac": known.mac}
+    if known.peer is not None:
+        peer = {
+            "name": known.peer.name,
+            "index": known.peer.ifindex,
+            "netns_inode": known.peer.inode,
+        }
+        found["peer"] = {key: value for key, value in peer.items() if value}
+    if known.container:
+        found["container"] = {"id": known.container}
+    if known.pod:
+        found["k8s"] = {"pod": {"uid": known.pod}}
+    return {key: value for key, value in found.items() if value}

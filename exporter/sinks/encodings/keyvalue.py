@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from exporter.batch.attributes import SHARED, Attribute, Value
-from exporter.batch.batch import FlowBatch
+from exporter.batch.batch import NO_DETAILS, Details, FlowBatch
 from exporter.batch.record import PointName
 from exporter.sinks.encodings.additions import Additions, Form, Values, joined
 from exporter.sinks.encodings.cells import Cells
@@ -140,7 +140,23 @@ def _otel(points: tuple[PointName, ...]) -> bytes:
     text += _pair("flow.interfaces.direction", [DIRECTIONS[point.direction] for point in points])
     if any(point.netns for point in points):
         text += _pair("flow.interfaces.netns", [point.netns for point in points])
+    known = [point.details for point in points]
+    if any(one is not NO_DETAILS for one in known):
+        for key, values in _details(known).items():
+            if any(values):
+                text += _pair(f"flow.interfaces.{key}", values)
     return text
+
+
+def _details(known: list[Details]) -> dict[str, list[str]]:
+    """What is known of interfaces, by key; a list is left out where all of it is empty."""
+    return {
+        "kind": [one.kind for one in known],
+        "mac": [one.mac for one in known],
+        "peer.name": [one.peer.name if one.peer else "" for one in known],
+        "container.id": [one.container for one in known],
+        "k8s.pod.uid": [one.pod for one in known],
+    }
 
 
 def _netobserv(points: tuple[PointName, ...]) -> bytes:

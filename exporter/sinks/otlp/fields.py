@@ -227,6 +227,16 @@ def _namespaces(points: Sequence[Point], batch: FlowBatch) -> list[str] | None:
     return found if any(found) else None
 
 
+def _detail(name: Literal["kind", "mac", "container", "pod"]) -> Source:
+    """Something that is known of some interfaces; empty for the others."""
+
+    def make(points: Sequence[Point], batch: FlowBatch) -> list[str] | None:
+        found = [str(getattr(_interface(point, batch).details, name)) for point in points]
+        return found if any(found) else None
+
+    return _listed(make)
+
+
 def _netobserv_flags(batch: FlowBatch) -> NDArray[Any]:
     return batch.tcp_control_bits & 0xFF | batch.tcp_flag_sets.astype(np.uint16) << 8
 
@@ -266,6 +276,10 @@ _OWN: tuple[tuple[str, Source], ...] = (
         _listed(lambda points, _: [_DIRECTIONS[p.direction] for p in points]),
     ),
     ("flow.interfaces.netns", _listed(_namespaces)),
+    ("flow.interfaces.kind", _detail("kind")),
+    ("flow.interfaces.mac", _detail("mac")),
+    ("flow.interfaces.container.id", _detail("container")),
+    ("flow.interfaces.k8s.pod.uid", _detail("pod")),
 )
 
 SCHEMAS: dict[Schema, tuple[tuple[str, Source], ...]] = {

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from exporter.batch import group
 from exporter.batch.attributes import Attribute, EndAttribute
 from exporter.batch.batch import FlowBatch
 from exporter.batch.record import records
-from exporter.enrich import ends
 from exporter.enrich.base import Addresses, Found, Local, State
 from exporter.enrich.ends import EndEnricher, ends_of
 from exporter.enrich.observer import AgentConfig, ObserverName
@@ -58,7 +58,7 @@ def test_each_address_once(batch: FlowBatch) -> None:
 
 def test_equal_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Addresses whose hashes are all the same are told apart."""
-    monkeypatch.setattr(ends, "hash_words", lambda words: np.zeros(len(words), np.uint64))
+    monkeypatch.setattr(group, "hash_words", lambda words: np.zeros(len(words), np.uint64))
     batch = make_batch(*(Row(src_addr=f"10.0.0.{n % 7}", dst_addr="::1") for n in range(50)))
     found = ends_of(batch)
     assert set(found.addresses.packed()) == {pack_address(f"10.0.0.{n}") for n in range(7)} | {

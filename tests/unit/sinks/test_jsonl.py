@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from exporter.batch.batch import FlowBatch, Interface, Observer, Point
-from exporter.sinks.encodings.jsonl import SHAPES, encode, netobserv_flags, protocol_name, rfc3339
+from exporter.batch.batch import Details, FlowBatch, Interface, Observer, Peer, Point
+from exporter.batch.record import records
+from exporter.sinks.encodings.jsonl import (
+    SHAPES,
+    encode,
+    netobserv_flags,
+    otel,
+    protocol_name,
+    rfc3339,
+)
 from exporter.testing import Row, make_batch
 from tests.strategies import batches
 
@@ -230,3 +238,36 @@ def test_one_line_for_each_row(batch: FlowBatch) -> None:
 def test_rfc3339(unix_ns: int, expected: str) -> None:
     """UTC, nine digits."""
     assert rfc3339(unix_ns) == expected
+
+
+def test_what_is_known_of_an_interface() -> None:
+    """Keys for what is known and no others; the flat schema has no place for it."""
+    veth = Details("veth", "02:00:00:00:00:01", 7, Peer("eth0", 2, 9), "c1", "p1")
+    unknown_peer = Details("veth", peer=Peer("", 2))
+    batch = make_batch(
+        Row(points=(ETH0, VETH)),
+        interfaces={ETH0: Interface("c0", details=veth), VETH: Interface("c1", "", unknown_peer)},
+    )
+    (record,) = lines(batch, "otel")
+    assert record["flow"]["interfaces"] == [
+        {
+            "name": "c0",
+            "index": ETH0.ifindex,
+            "direction": ("ingress", "egress")[ETH0.direction],
+            "kind": "veth",
+            "mac": "02:00:00:00:00:01",
+            "peer": {"name": "eth0", "index": 2, "netns_inode": 9},
+            "container": {"id": "c1"},
+            "k8s": {"pod": {"uid": "p1"}},
+        },
+        {
+            "name": "c1",
+            "index": VETH.ifindex,
+            "direction": ("ingress", "egress")[VETH.direction],
+            "kind": "veth",
+            "peer": {"index": 2},
+        },
+    ]
+    (flat,) = lines(batch, "netobserv")
+    assert flat["Interfaces"] == ["c0", "c1"]
+    assert otel(next(records(batch))) == record

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.batch.batch import FlowBatch, Interface, Observer, Point, Totals, Window
+from exporter.batch.batch import (
+    Details,
+    FlowBatch,
+    Interface,
+    Observer,
+    Peer,
+    Point,
+    Totals,
+    Window,
+)
 from exporter.errors import ConfigError
 from exporter.fanout.config import QueueConfig, SpoolConfig
 from exporter.fanout.queue import BatchQueue
@@ -57,6 +66,9 @@ def balanced(queue: BatchQueue) -> bool:
     return c.queued + c.recovered == c.delivered + c.dropped_total + c.pending + c.spooled
 
 
+KNOWN = Details("veth", "02:00:00:00:00:01", 4026531840, Peer("eth0", 2), "c1", "p1")
+
+
 def large(first: int, rows: int = 2000) -> FlowBatch:
     """Rows whose columns cannot be narrowed: about 100 octets each."""
     rng = np.random.default_rng(first)
@@ -76,7 +88,7 @@ def test_a_batch_comes_back_as_it_was(tmp_path: Path) -> None:
         Row(points=(point,), packet_count=(1 << 64) - 1, octet_count_l2=0, sampling_interval=0),
         Row(points=(point, other), vlan_id=4095, dscp=63, src_mac="ff:ff:ff:ff:ff:ff"),
         window=Window(5, (1 << 64) - 1),
-        interfaces={point: Interface("eth\udcff0"), other: Interface("é", "blue")},
+        interfaces={point: Interface("eth\udcff0"), other: Interface("é", "blue", KNOWN)},
         observer=Observer("2001:db8::9", "host"),
     )
     queue = queue_in(tmp_path)
@@ -98,6 +110,16 @@ def test_a_batch_comes_back_as_it_was(tmp_path: Path) -> None:
                 assert one == two, column.name
         queue.delivered(found.totals)
     queue.shut()
+
+
+def test_a_batch_of_a_version_without_details() -> None:
+    """Interfaces have their names, and nothing else is known."""
+    point = Point(0, 2, 0)
+    described = body._describe(
+        make_batch(Row(points=(point,)), interfaces={point: Interface("eth0", "blue", KNOWN)})
+    )
+    del described["details"]
+    assert body._undescribe(described)["interfaces"] == {point: Interface("eth0", "blue")}
 
 
 def test_only_interfaces_that_are_used_are_written(tmp_path: Path) -> None:

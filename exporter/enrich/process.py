@@ -1,0 +1,193 @@
+"""
+The process and the container at the end of a flow that is local, where the kernel can tell.
+
+The flow program notes which socket sent the first packet of a flow (``capture.owners``); whose that
+socket is is known from ``capture.sockets``. The other end is local, too, if the opposite flow at
+the same interface has a socket. A socket that was made after the flow's first packet, or released
+before its last, does not stand for all of the row: then it is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from exporter.batch.attributes import SIDES, Attribute, EndAttribute, Entities, Value
+from exporter.batch.batch import U4, U8, FlowBatch
+from exporter.batch.clock import unix_offset_ns
+from exporter.batch.group import distinct
+from exporter.batch.record import TCP
+from exporter.capture.cgroups import Belonging
+from exporter.capture.owners import OwnerReader
+from exporter.capture.sockets import Owner, SocketWatcher
+from exporter.enrich.base import State
+
+#: ns that packets may be later than a socket's release: the coarse clock's tick and what is on the
+#: way through a queue; for TCP, until the connection is closed.
+_LATE, _LATE_TCP = 20_000_000, 1_000_000_000
+
+#: Processes that may be looked for on the thread that drains: some 50 us each.
+_LOOKS = 200
+
+PID = EndAttribute(
+    "process.pid", "Number of the process that has the socket at this end.", number=True
+)
+COMMAND = EndAttribute("process.command", "Its name, up to 15 characters.")
+CONTAINER = EndAttribute("container.id", "Id of the container that it runs in.")
+POD = EndAttribute("container.pod_uid", "Uid of the pod that it runs in.")
+CGROUP = EndAttribute(
+    "container.cgroup_id", "Id of its cgroup in the unified hierarchy.", number=True
+)
+_ATTRIBUTES = (PID, COMMAND, CONTAINER, POD, CGROUP)
+
+
+class ProcessConfig(BaseModel):
+    """
+    The ``enrich.processes`` section: process and container of the end that is local.
+
+    Args:
+        sockets: How many are remembered; the oldest are forgotten first. 36 octets each.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sockets: int = Field(65_536, ge=16, le=1 << 24)
+
+
+@dataclass(frozen=True)
+class _Sockets:
+    """
+    What is known of distinct sockets, each with one cgroup, shape (s,).
+
+    ``owners`` are places in ``table``, 0 for unknown; ``made`` and ``released`` are of
+    CLOCK_MONOTONIC in ns, 0 for unknown.
+    """
+
+    cgroups: U8
+    owners: U4
+    made: U8
+    released: U8
+    table: tuple[Owner, ...]
+
+
+class Processes:
+    """
+    Adds what is known of the sockets that flows are of.
+
+    Args:
+        config: How much is remembered.
+        owners: Gives the sockets of the last drain's flows.
+        watcher: Opened and closed here; one of its own if ``None``.
+    """
+
+    name = "processes"
+    requires: tuple[str, ...] = ("key",)
+    provides: tuple[str, ...] = ("entities",)
+    attributes: tuple[Attribute, ...] = tuple(one.of(side) for side in SIDES for one in _ATTRIBUTES)
+
+    def __init__(
+        self,
+        config: ProcessConfig,
+        owners: Callable[[], OwnerReader | None],
+        watcher: SocketWatcher | None = None,
+    ) -> None:
+        self._owners = owners
+        self._watcher = SocketWatcher(config.sockets) if watcher is None else watcher
+        self._hits = self._misses = 0
+
+    def open(self) -> None:
+        """Begin to watch sockets, if anything is captured that could be theirs."""
+        if self._owners() is not None:
+            self._watcher.open()
+
+    def close(self) -> None:
+        """Stop."""
+        self._watcher.close()
+
+    def state(self) -> State:
+        """Hits are sockets whose owner was known, misses those whose was not."""
+        lost = self._watcher.lost()
+        problem = self._watcher.problem or (
+            f"{lost} sockets came faster than they could be noted" if lost else ""
+        )
+        table = self._watcher.table
+        return State(problem, self._hits, self._misses, table.evictions, len(table))
+
+    def apply(self, batch: FlowBatch) -> FlowBatch:
+        """Add process and container of either end."""
+        reader = self._owners()
+        if reader is None or not len(batch):
+            return batch
+        self._watcher.catch_up(_LOOKS)
+        ends = reader.ends(batch)
+        # Both ends at once: sockets are fewer than rows, and pairs of owner and cgroup fewer still.
+        pairs = np.empty((2 * len(batch), 2), np.uint64)
+        pairs[:, 0] = np.concatenate([one.cookies for one in ends])
+        pairs[:, 1] = np.concatenate([one.cgroups for one in ends])
+        if not pairs.any():
+            return batch
+        first, numbers = distinct(pairs)
+        sockets = self._look_up(pairs[first, 0], pairs[first, 1])
+        entities, values = self._entities(sockets)
+        added = []
+        for side, places in zip(SIDES, np.split(numbers, 2), strict=True):
+            rows = entities[places]
+            rows[~_lived(batch, sockets, places)] = 0
+            self._hits += int((sockets.owners[places] != 0).sum())
+            self._misses += int((sockets.owners[places] == 0).sum())
+            added.append(
+                Entities(
+                    rows, {one.of(side): v for one, v in zip(_ATTRIBUTES, values, strict=True)}
+                )
+            )
+        return replace(batch, entities=(*batch.entities, *added))
+
+    def _look_up(self, cookies: U8, cgroups: U8) -> _Sockets:
+        """What is known of distinct sockets; who holds those that are new is asked for."""
+        self._watcher.want(cookies[cookies != 0])
+        known = self._watcher.table.snapshot()
+        owners = np.zeros(len(cookies), np.uint32)
+        made, released = np.zeros((2, len(cookies)), np.uint64)
+        if len(known.cookies):
+            at = np.minimum(np.searchsorted(known.cookies, cookies), len(known.cookies) - 1)
+            hit = (known.cookies[at] == cookies) & (cookies != 0)
+            at = at[hit]
+            owners[hit], made[hit], released[hit] = (
+                known.owners[at], known.made[at], known.released[at],
+            )  # fmt: skip
+        return _Sockets(cgroups, owners, made, released, known.table)
+
+    def _entities(self, sockets: _Sockets) -> tuple[U4, tuple[tuple[Value, ...], ...]]:
+        """Which entity each socket is of, 0 for nobody's; and the values of each attribute."""
+        pairs = np.stack([sockets.owners.astype(np.uint64), sockets.cgroups], axis=1)
+        first, numbers = distinct(pairs)
+        rows = [self._values(sockets.table[int(who)], int(group)) for who, group in pairs[first]]
+        nothing: tuple[Value, ...] = (None,) * len(_ATTRIBUTES)
+        entities = numbers + np.uint32(1)
+        entities[(sockets.owners == 0) & (sockets.cgroups == 0)] = 0
+        return entities, tuple(zip(nothing, *rows, strict=True))
+
+    def _values(self, owner: Owner, cgroup: int) -> tuple[Value, ...]:
+        # By the socket's cgroup even if the process is unknown. Where both are known and differ,
+        # the process has moved: nobody's.
+        of_cgroup = self._watcher.belonging_of_cgroup(cgroup)
+        whose = owner.belonging or of_cgroup
+        if of_cgroup and owner.belonging and of_cgroup != owner.belonging:
+            whose = Belonging()
+        return owner.pid or None, owner.command, whose.container, whose.pod, cgroup or None
+
+
+def _lived(batch: FlowBatch, sockets: _Sockets, places: U4) -> NDArray[np.bool_]:
+    """Whether sockets lived while rows were counted; bool, shape (n,)."""
+    if not sockets.made.any() and not sockets.released.any():
+        return np.ones(len(batch), np.bool_)
+    offset = np.uint64(unix_offset_ns())
+    made, released = sockets.made[places], sockets.released[places]
+    late = np.where(batch.ip_protocol == TCP, np.uint64(_LATE_TCP), np.uint64(_LATE))
+    begun = (made == 0) | (batch.flow_start_ns - offset + np.uint64(_LATE) >= made)
+    ended = (released != 0) & (batch.flow_end_ns - offset > released + late)
+    return np.asarray(begun & ~ended)
