@@ -25,17 +25,17 @@ _ROOT = Path(__file__).parents[2]
 
 
 class Collector:
-    """The process, in a namespace, listening on 127.0.0.1."""
+    """The process, in a namespace or, without one, here; it listens on 127.0.0.1."""
 
     def __init__(
-        self, netns: Netns, port: int, directory: Path, *tls: Path, delay: float = 0.0
+        self, netns: Netns | None, port: int, directory: Path, *tls: Path, delay: float = 0.0
     ) -> None:
-        self._netns = netns
         self.target = f"127.0.0.1:{port}"
-        self._command = netns.command(
+        command = [
             sys.executable, "-m", "tests.e2e.collector", str(port),
             str(directory / "messages"), str(delay), *map(str, tls),
-        )  # fmt: skip
+        ]  # fmt: skip
+        self._command = netns.command(*command) if netns else command
         self._file = directory / "messages"
         self._file.touch()
         self._process: subprocess.Popen[bytes] | None = None
