@@ -33,7 +33,7 @@ def binary() -> Path:
 
 
 #: How a request begins in its file.
-_BEGINS = (b'{"resourceLogs"', b'{"resourceMetrics"')
+_BEGINS = (b'{"resourceLogs"', b'{"resourceSpans"', b'{"resourceMetrics"')
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,16 @@ class Otelcol:
             for record in scope["logRecords"]
         ]
 
+    def spans(self, mark: int = 0) -> list[dict[str, Any]]:
+        """All spans."""
+        return [
+            span
+            for request in self.requests(mark)
+            for resource in request.get("resourceSpans", ())
+            for scope in resource["scopeSpans"]
+            for span in scope["spans"]
+        ]
+
     def metrics(self, mark: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
         """All metrics: name and sum, in the order they came."""
         for request in self.requests(mark):
@@ -159,7 +169,7 @@ class Otelcol:
             "extensions": dict(extensions),
             "service": {
                 "extensions": list(extensions),
-                "pipelines": {"logs": pipeline, "metrics": pipeline},
+                "pipelines": {"logs": pipeline, "traces": pipeline, "metrics": pipeline},
                 "telemetry": {"metrics": {"level": "none"}},
             },
         }
