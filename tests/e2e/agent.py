@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
+from exporter.status import RUN_DIRECTORY, ask
 from tests import patience
 from tests.e2e.net import Netns
 
@@ -113,7 +114,8 @@ class Agent:
         """Wait until nothing is left in the kernel or in a queue; the ledger then."""
 
         def idle() -> bool:
-            ledger = self.ledger()
+            # Without a process for each question.
+            ledger = json.loads(ask(RUN_DIRECTORY / f"{self.process.pid}.sock", "/ledger"))
             pending = sum(sink["pending"]["flows"] for sink in ledger["sinks"].values())
             return bool(ledger["held_in_kernel"]["packets"] == 0 and pending == 0)
 

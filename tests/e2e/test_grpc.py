@@ -112,9 +112,9 @@ def test_killed_and_restarted_under_traffic(network: Network, tmp_path: Path) ->
               "--sink", f"grpc://{collector.target}") as agent,
     ):  # fmt: skip
         connect(one, other, ADDRESSES)
-        sender = traffic.start(one.netns, "udp", "--host", V4[1], "--count", 900_000, "--flows",
+        sender = traffic.start(one.netns, "udp", "--host", V4[1], "--count", 500_000, "--flows",
                                2000, "--size", 64, "--first_port", 9)  # fmt: skip
-        for _ in range(4):
+        for _ in range(2):
             time.sleep(0.5)
             collector.kill()
             time.sleep(0.5)
@@ -132,7 +132,7 @@ def test_killed_and_restarted_under_traffic(network: Network, tmp_path: Path) ->
     )
     # At least once: what came twice is whole messages, at most one for each time it was killed.
     messages = collector.messages()
-    assert len(messages) - len(set(messages)) <= 4
+    assert len(messages) - len(set(messages)) <= 2
 
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])

@@ -265,12 +265,16 @@ def test_one_of_many_is_too_large(broker: Broker, client: str) -> None:
 
 
 def test_killed_and_restarted_under_traffic(
-    broker: Broker, client: str, network: Network, tmp_path: Path
+    broker: Broker, network: Network, tmp_path: Path
 ) -> None:
     """
     The whole agent, a broker that is killed with -9 and started again while packets pass: nothing
     is missing, and nothing comes twice.
+
+    With kafka-python. With confluent-kafka the agent of test_outage.py lives through the same, and
+    that nothing comes twice when a broker dies is below.
     """
+    client = "kafka-python"
     topic = broker.topic(partitions=3)
     one, other = pair(network)
     options = f"client={client}&max_flows=500&retry.longest=500ms&retry.timeout=3s"

@@ -470,8 +470,8 @@ def test_messages_that_are_too_large_are_split(collector: Otelcol) -> None:
     We are told 32 MiB, the Collector takes 4 MiB over gRPC: each flow arrives, and arrives once.
     """
     mark = collector.mark()
-    batches = [some(20_000, first=0), some(20_000, first=20_000)]
+    batches = [some(12_000, first=0), some(12_000, first=12_000)]
     send(collector, "grpc", "?max_octets=32MiB&max_flows=1000000", *batches)
     received = Counter(attributes(log)["source.port"] for log in collector.logs(mark))
-    assert received == Counter(range(40_000))
-    assert len(collector.requests(mark)) >= 8
+    assert received == Counter(range(24_000))
+    assert len(collector.requests(mark)) >= 4
