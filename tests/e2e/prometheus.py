@@ -5,19 +5,16 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import signal
-import socket
 import subprocess
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 from tests import patience
 from tests.conftest import missing
-from tests.e2e.agent import wait_until
 from tests.e2e.net import Netns
-from tests.wire.stream_collector import free_port
+from tests.servers import Server, free_port
 
 #: Where tools/setup-prometheus.sh puts it.
 _CACHE = Path(
@@ -51,7 +48,7 @@ def check_metrics(text: str) -> str:
     return done.stdout + done.stderr
 
 
-class Prometheus:
+class Prometheus(Server):
     """
     The server, as a process that can be killed; what it has scraped stays in a directory.
 
@@ -63,7 +60,7 @@ class Prometheus:
 
     def __init__(self, netns: Netns | None, directory: Path, *targets: str) -> None:
         self._netns = netns
-        self._port = _PORT if netns else free_port(socket.SOCK_STREAM)
+        self._port = _PORT if netns else free_port()
         directory.mkdir()
         config = directory / "prometheus.yml"
         config.write_text(_CONFIG.format(targets=", ".join(f"'{target}'" for target in targets)))
@@ -71,31 +68,9 @@ class Prometheus:
             tool("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={directory}/data",
             f"--web.listen-address=127.0.0.1:{self._port}", "--log.level=warn",
         ]  # fmt: skip
-        self._command = netns.command(*command) if netns else command
-        self._log = directory / "log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    def start(self) -> None:
-        """Start, or start again, and wait until it answers."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, env={**os.environ, "GOMAXPROCS": "1"}
-            )
-        wait_until(self._is_ready, "Prometheus answers")
-
-    def kill(self) -> None:
-        """As a machine that loses power."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+        command = netns.command(*command) if netns else command
+        environment = {**os.environ, "GOMAXPROCS": "1"}
+        super().__init__(command, directory / "log", environment=environment)
 
     def query(
         self, expression: str, at: float | None = None
@@ -116,8 +91,6 @@ class Prometheus:
         }
 
     def _is_ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self._log.read_text()
         try:
             return "Ready" in self._get("/-/ready")
         except OSError:

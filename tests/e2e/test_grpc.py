@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from exporter._pb import flow_pb2
+from tests.certificates import Authority
 from tests.e2e import traffic
 from tests.e2e.agent import Agent, wait_until
 from tests.e2e.collector import Collector
@@ -209,33 +209,17 @@ def test_messages_stay_below_what_servers_take(network: Network, tmp_path: Path)
     assert len(received) >= 80_000
 
 
-def _certificates(directory: Path) -> dict[str, Path]:
-    """An authority, a server's and a client's certificate, made with the system's openssl."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)
-
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem",
-            "-days", "2", "-subj", "/CN=test authority")  # fmt: skip
-    for name in ("server", "client"):
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out",
-                f"{name}.csr", "-subj", f"/CN={name}.test")  # fmt: skip
-        (directory / f"{name}.ext").write_text(f"subjectAltName=DNS:{name}.test\n")
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-                "-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-extfile",
-                f"{name}.ext")  # fmt: skip
-    return {path.name: path for path in directory.iterdir()}
-
-
 def test_mutual_tls(network: Network, tmp_path: Path) -> None:
     """
     Over TLS with certificates on both sides; without a client's certificate nothing is delivered.
     """
-    files = _certificates(tmp_path)
+    authority = Authority(tmp_path)
+    server = authority.issue("server", "DNS:server.test")
+    client = authority.issue("client", "DNS:client.test")
     one, other = pair(network)
-    tls = f"tls.ca={files['ca.pem']}&tls.server_name=server.test"
-    own = f"tls.certificate={files['client.pem']}&tls.key={files['client.key']}"
-    keys = [files[name] for name in ("server.key", "server.pem", "ca.pem")]
+    tls = f"tls.ca={authority.pem}&tls.server_name=server.test"
+    own = f"tls.certificate={client.certificate}&tls.key={client.key}"
+    keys = [server.key, server.certificate, authority.pem]
     (tmp_path / "good").mkdir()
     with (
         Collector(one.netns, PORT, tmp_path, *keys) as collector,

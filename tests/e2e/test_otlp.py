@@ -28,9 +28,9 @@ from exporter.fanout.queue import BatchQueue
 from exporter.fanout.worker import SinkWorker
 from exporter.sinks.table import make
 from exporter.testing import Row, make_batch
+from tests.certificates import Authority
 from tests.e2e import traffic
 from tests.e2e.agent import Agent, wait_until
-from tests.e2e.certificates import Authority
 from tests.e2e.net import Network, connect, disconnect
 from tests.e2e.otelcol import Otelcol, attributes
 from tests.e2e.test_exact import ADDRESSES, V4, V6, listen, pair
@@ -51,7 +51,7 @@ def collector(tmp_path_factory: pytest.TempPathFactory, authority: Authority) ->
     """One for the module: plain text, with a token, and with three certificates."""
 
     def tls(name: str, names: str, *, expired: bool = False) -> dict[str, Any]:
-        certificate, key = authority.certificate(name, names, expired=expired)
+        certificate, key = authority.issue(name, names, expired=expired)
         return {"tls": {"cert_file": str(certificate), "key_file": str(key)}}
 
     receivers = {

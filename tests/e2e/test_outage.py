@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -30,7 +29,8 @@ from tests.e2e.test_exact import ADDRESSES, pair
 from tests.e2e.test_upgrade import pumping
 from tests.e2e.topic import read
 from tests.kernel.bpffs import bpffs
-from tests.wire.stream_collector import RECEIVE_BUFFER, StreamCollector, free_port
+from tests.servers import free_port
+from tests.wire.stream_collector import RECEIVE_BUFFER, StreamCollector
 
 OUTAGE = float(os.environ.get("TEST_OUTAGE", "0"))
 #: Where flows are sent, and are sent again if nobody takes them.
@@ -56,9 +56,9 @@ class Destinations:
     def __init__(self, broker: Broker, directory: Path) -> None:
         self.broker, self.topic = broker, broker.topic(partitions=3)
         self.otelcol = Otelcol(directory)
-        self.grpc = Collector(None, free_port(socket.SOCK_STREAM), directory)
+        self.grpc = Collector(None, free_port(), directory)
         self.ipfix = StreamCollector(directory / "ipfix")
-        self.metrics = f"127.0.0.1:{free_port(socket.SOCK_STREAM)}"
+        self.metrics = f"127.0.0.1:{free_port()}"
         self.prometheus = Prometheus(None, directory / "prometheus", self.metrics)
         self._all = (self.otelcol, self.grpc, self.ipfix, self.prometheus)
 
