@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from exporter.batch.batch import FlowBatch, FlowEndReason, Interface, Point
 from exporter.batch.record import TCP, WITH_PORTS
+from exporter.sinks.encodings import cells as texts
 from exporter.sinks.encodings.jsonl import protocol_name
 from exporter.sinks.encodings.protobuf import width
 from exporter.sinks.encodings.ragged import (
@@ -29,14 +30,6 @@ from exporter.sinks.encodings.ragged import (
     Number,
     Piece,
     Table,
-)
-from exporter.sinks.encodings.text import (
-    IPV4_CELLS,
-    IPV6_CELLS,
-    MAC_CELLS,
-    ipv4_cells,
-    ipv6_cells,
-    mac_cells,
 )
 from exporter.sinks.otlp.anyvalue import (
     LARGEST,
@@ -87,17 +80,18 @@ class _Address:
     """An address as text."""
 
     def __init__(self, key: str, context: Context, values: Callable[[FlowBatch], Cells]) -> None:
-        self._cells_of = ipv4_cells if context.version == 4 else ipv6_cells
+        self._cells_of = texts.ipv4s if context.version == 4 else texts.ipv6s
         self._values = values
         self._before = before_text(context.attributes, key, 0)
         self._lengths_at = lengths_at(context.attributes, key)
-        octets = IPV4_CELLS if context.version == 4 else IPV6_CELLS
+        octets = texts.IPV4_CELLS if context.version == 4 else texts.IPV6_CELLS
         self.template = self._before + bytes(octets)
 
     def fill(self, batch: FlowBatch, cells: Cells, mask: Mask) -> Lengths:
         """Write text and lengths."""
         head = len(self._before)
-        text, chosen = self._cells_of(self._values(batch))
+        text = self._cells_of(self._values(batch))
+        chosen = text != 0
         cells[:, head:], mask[:, head:] = text, chosen
         lengths: Cells = chosen.sum(axis=1, dtype=np.uint8)
         for at in self._lengths_at:
@@ -111,15 +105,15 @@ class _Mac:
     def __init__(
         self, key: str, context: Context, values: Callable[[FlowBatch], Cells], *, always: bool
     ) -> None:
-        self._before = before_text(context.attributes, key, MAC_CELLS)
+        self._before = before_text(context.attributes, key, texts.MAC_CELLS)
         self._values = values
         self._always = always
-        self.template = self._before + bytes(MAC_CELLS)
+        self.template = self._before + bytes(texts.MAC_CELLS)
 
     def fill(self, batch: FlowBatch, cells: Cells, mask: Mask) -> Lengths | int:
         """Write the digits."""
         macs = self._values(batch)
-        cells[:, len(self._before) :] = mac_cells(macs)
+        cells[:, len(self._before) :] = texts.macs(macs)
         if self._always:
             return len(self.template)
         present: Mask = np.asarray(macs.any(axis=1))
