@@ -221,9 +221,13 @@ def test_mutual_tls(network: Network, tmp_path: Path) -> None:
     own = f"tls.certificate={client.certificate}&tls.key={client.key}"
     keys = [server.key, server.certificate, authority.pem]
     (tmp_path / "good").mkdir()
+    config = tmp_path / "config.yaml"
+    # What the refused sink has is not waited for.
+    config.write_text("shutdown_timeout: 100ms\n")
     with (
         Collector(one.netns, PORT, tmp_path, *keys) as collector,
-        Agent(one.netns, tmp_path / "good", "--interfaces", one.device, "--drain-interval", "0.2s",
+        Agent(one.netns, tmp_path / "good", "--config", str(config), "--interfaces", one.device,
+              "--drain-interval", "0.2s",
               "--sink", f"grpc://{collector.target}?{tls}&{own}",
               "--sink", f"grpc://{collector.target}?{tls}&queue.rows=7&retry.timeout=1s") as agent,
     ):  # fmt: skip
