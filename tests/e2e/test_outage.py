@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from exporter._pb import flow_pb2
+from exporter.sinks.ipfix.template import flow_template
 from tests.e2e.agent import Agent, wait_until
 from tests.e2e.broker import Broker
 from tests.e2e.collector import Collector
@@ -38,7 +39,7 @@ SINKS = ("kafka", "otlp", "grpc", "ipfix")
 #: Flows of a drain at most: two bursts of 200, and what else the two hosts say to each other.
 BATCH = 450
 #: Octets of the shortest record.
-IPFIX_RECORD = 80
+IPFIX_RECORD = flow_template(4, "nanoseconds").octets
 PACKETS = "network_flow_packets_total"
 #: Nanoseconds of its start and of its end, packets, octets, ports; no ICMP type in their place.
 Flow = tuple[int, int, int, int, int, int]
