@@ -37,6 +37,7 @@ _VARIANTS = (
     ("logs, HTTP", "http", ""),
     ("logs, HTTP, gzip", "http", "?compression=gzip"),
     ("logs, gRPC, schema netobserv", "grpc", "?schema=netobserv"),
+    ("spans, gRPC", "grpc", "?signal=spans"),
     ("metrics, by protocol and interface", "grpc", "?signal=metrics"),
     (
         "metrics, by addresses, 2,000 series",

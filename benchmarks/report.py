@@ -75,11 +75,17 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
-def write(tables: Sequence[Table]) -> Path:
-    """Keep the results with their date and machine."""
+def write(tables: Sequence[Table], directory: Path = RESULTS) -> Path:
+    """
+    Keep the results in the file of the day, each table with its machine and commit.
+
+    A table that is there already is replaced; those of other benchmarks stay.
+    """
     where = machine()
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{where['date']}.json"
-    content = {"machine": where, "tables": [asdict(table) for table in tables]}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    directory.mkdir(exist_ok=True)
+    path = directory / f"{where['date']}.json"
+    kept = json.loads(path.read_text())["tables"] if path.exists() else []
+    by_name = {table["name"]: table for table in kept}
+    by_name |= {table.name: {"machine": where} | asdict(table) for table in tables}
+    path.write_text(json.dumps({"tables": list(by_name.values())}, indent=1) + "\n")
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,14 @@ POINTS = tuple(
 _NAMES = ("lo", "eth0", "enp175s0f1np1np", "veth0123456789a", "wlan-ü")
 
 
+# Strategies are made once: to make one costs Hypothesis many times as much as to draw from it.
+@cache
 def numbers(bits: int) -> st.SearchStrategy[int]:
     """Unsigned integers of so many bits; the edges often."""
     return st.sampled_from([n for n in EDGES if n < 1 << bits]) | st.integers(0, (1 << bits) - 1)
 
 
+@cache
 def addresses() -> st.SearchStrategy[tuple[str, str]]:
     """Source and destination of one family."""
     return st.tuples(st.sampled_from(IPV4), st.sampled_from(IPV4)) | st.tuples(
@@ -66,27 +70,34 @@ def flow_keys(draw: st.DrawFn, size: int, *, distinct: bool = False) -> NDArray[
     return keys
 
 
-def _octets(width: int) -> st.SearchStrategy[list[int]]:
-    return st.lists(st.integers(0, 255), min_size=width, max_size=width)
+@cache
+def _octets(width: int) -> st.SearchStrategy[bytes]:
+    return st.binary(min_size=width, max_size=width)
 
 
-@st.composite
-def cpu_counts(draw: st.DrawFn) -> dict[str, Any]:
+@cache
+def cpu_counts() -> st.SearchStrategy[dict[str, Any]]:
     """What one CPU counted of a flow that it saw: a FLOW_STATS record as a mapping."""
-    first = draw(st.integers(1, 50) | st.integers(1, 1 << 62))
-    return {
-        "first_mono_ns": first,
-        "last_mono_ns": first + draw(st.integers(0, 50)),
-        "packets": draw(st.integers(1, 1 << 40)),
-        "octets_l2": draw(st.integers(1, 1 << 50)),
-        "octets_l3": draw(st.integers(1, 1 << 50)),
-        "sampling_interval": draw(st.sampled_from((1, 100))),
-        "tcp_control_bits": draw(st.integers(0, 0xFFF)),
-        "tcp_flag_sets": draw(st.integers(0, 7)),
-        "dscp": draw(st.integers(0, 63)),
-        "src_mac": draw(_octets(6)),
-        "dst_mac": draw(_octets(6)),
-    }
+    return st.fixed_dictionaries(
+        {
+            "first_mono_ns": st.integers(1, 50) | st.integers(1, 1 << 62),
+            "last_mono_ns": st.integers(0, 50),
+            "packets": st.integers(1, 1 << 40),
+            "octets_l2": st.integers(1, 1 << 50),
+            "octets_l3": st.integers(1, 1 << 50),
+            "sampling_interval": st.sampled_from((1, 100)),
+            "tcp_control_bits": st.integers(0, 0xFFF),
+            "tcp_flag_sets": st.integers(0, 7),
+            "dscp": st.integers(0, 63),
+            "src_mac": _octets(6).map(list),
+            "dst_mac": _octets(6).map(list),
+        }
+    ).map(_later)
+
+
+def _later(counts: dict[str, Any]) -> dict[str, Any]:
+    """The last packet is so long after the first."""
+    return counts | {"last_mono_ns": counts["first_mono_ns"] + counts["last_mono_ns"]}
 
 
 @st.composite
@@ -102,50 +113,68 @@ def per_cpu_values(draw: st.DrawFn, size: int, cpus: int) -> NDArray[Any]:
     return values
 
 
+@cache
 def _mac() -> st.SearchStrategy[str]:
-    return st.just("00:00:00:00:00:00") | _octets(6).map(lambda octets: bytes(octets).hex(":"))
+    return st.just("00:00:00:00:00:00") | _octets(6).map(lambda octets: octets.hex(":"))
 
 
-@st.composite
-def rows(draw: st.DrawFn) -> Row:
+@cache
+def rows() -> st.SearchStrategy[Row]:
     """Flow records of all families and protocols; values at the edges of their columns."""
-    source, destination = draw(addresses())
-    packets, octets = draw(numbers(64)), draw(numbers(64))
+    return st.builds(
+        _row,
+        addresses(),
+        numbers(64),
+        src_port=numbers(16),
+        dst_port=numbers(16),
+        ip_protocol=st.sampled_from(PROTOCOLS),
+        direction=st.integers(0, 1),
+        vlan_id=st.sampled_from((0, 1, 4094)),
+        inner_vlan_id=st.sampled_from((0, 7)),
+        flow_start_ns=numbers(64),
+        flow_end_ns=numbers(64),
+        packet_count=numbers(64),
+        sampling_interval=numbers(32),
+        tcp_control_bits=numbers(12),
+        tcp_flag_sets=st.integers(0, 7),
+        dscp=st.integers(0, 63),
+        src_mac=_mac(),
+        dst_mac=_mac(),
+        flow_end_reason=st.integers(0, 5),
+        duplicate=st.booleans(),
+        points=st.lists(st.sampled_from(POINTS), min_size=1, max_size=4, unique=True).map(tuple),
+    )
+
+
+def _row(ends: tuple[str, str], octets: int, **others: Any) -> Row:
+    source, destination = ends
     return Row(
         src_addr=source,
         dst_addr=destination,
-        src_port=draw(numbers(16)),
-        dst_port=draw(numbers(16)),
-        ip_protocol=draw(st.sampled_from(PROTOCOLS)),
-        direction=draw(st.integers(0, 1)),
-        vlan_id=draw(st.sampled_from((0, 1, 4094))),
-        inner_vlan_id=draw(st.sampled_from((0, 7))),
-        flow_start_ns=draw(numbers(64)),
-        flow_end_ns=draw(numbers(64)),
-        packet_count=packets,
         octet_count_l2=octets,
         octet_count_l3=octets,
-        sampling_interval=draw(numbers(32)),
-        tcp_control_bits=draw(numbers(12)),
-        tcp_flag_sets=draw(st.integers(0, 7)),
-        dscp=draw(st.integers(0, 63)),
-        src_mac=draw(_mac()),
-        dst_mac=draw(_mac()),
-        flow_end_reason=draw(st.integers(0, 5)),
-        duplicate=draw(st.booleans()),
-        points=tuple(draw(st.lists(st.sampled_from(POINTS), min_size=1, max_size=4, unique=True))),
+        **others,
     )
 
 
 @st.composite
 def batches(draw: st.DrawFn, max_rows: int = 12) -> FlowBatch:
     """Enriched batches: interface lists of many lengths, observers of either family or none."""
-    names = draw(st.dictionaries(st.sampled_from(POINTS), st.sampled_from(_NAMES)))
+    names = draw(_INTERFACES)
     return make_batch(
-        *draw(st.lists(rows(), max_size=max_rows)),
+        *draw(_lists(max_rows)),
         interfaces={point: Interface(name) for point, name in names.items()},
-        observer=Observer(draw(st.sampled_from(("", "192.0.2.7", "2001:db8::7"))), "node-1"),
+        observer=Observer(draw(_OBSERVERS), "node-1"),
     )
+
+
+_INTERFACES = st.dictionaries(st.sampled_from(POINTS), st.sampled_from(_NAMES))
+_OBSERVERS = st.sampled_from(("", "192.0.2.7", "2001:db8::7"))
+
+
+@cache
+def _lists(max_rows: int) -> st.SearchStrategy[list[Row]]:
+    return st.lists(rows(), max_size=max_rows)
 
 
 POD = EndAttribute("k8s.pod.name", "Pod.", "K8S_Name", "k8s.{}.name")
@@ -183,5 +212,6 @@ def _entities(draw: st.DrawFn, attributes: tuple[Attribute, ...], count: int) ->
     return Entities(np.array(rows, np.uint32), values)
 
 
+@cache
 def _value(*, number: bool) -> st.SearchStrategy[Any]:
     return st.none() | (numbers(32) if number else st.sampled_from(_TEXTS))

@@ -83,11 +83,16 @@ def cells(heading: str) -> list[list[str]]:
     return rows
 
 
+def newest() -> dict[str, list[list[str]]]:
+    """The newest results: rows of each table, wherever it was last measured."""
+    paths = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    tables = [table for path in paths for table in json.loads(path.read_text())["tables"]]
+    return {table["name"]: table["rows"] for table in tables}
+
+
 def measured() -> dict[str, dict[str, list[str]]]:
     """The newest results: rows by table and first cell."""
-    newest = max((ROOT / "benchmarks" / "results").glob("????-??-??.json"))
-    tables = json.loads(newest.read_text())["tables"]
-    return {table["name"]: {row[0]: row[1:] for row in table["rows"]} for table in tables}
+    return {name: {row[0]: row[1:] for row in rows} for name, rows in newest().items()}
 
 
 def median_of(cell: str) -> str:
@@ -129,8 +134,7 @@ def test_the_numbers_in_the_text_are_those_measured() -> None:
 
 def test_the_runtime_numbers_are_those_measured() -> None:
     """Ours beside bcc's, from the newest result's tables of maps, the ring and loading."""
-    newest = max((ROOT / "benchmarks" / "results").glob("????-??-??.json"))
-    tables = {table["name"]: table["rows"] for table in json.loads(newest.read_text())["tables"]}
+    tables = newest()
     maps = {(row[0], row[1]): [median_of(cell) for cell in row[2:4]] for row in tables["maps"]}
     ring = {row[0]: row[1] for row in tables["ring"]}
     load = {(row[0], row[1]): [median_of(cell) for cell in row[3:5]] for row in tables["load"]}
@@ -155,8 +159,7 @@ def test_the_runtime_numbers_are_those_measured() -> None:
 
 def test_the_sinks_numbers_are_those_measured() -> None:
     """Each row of the README's table, and what a spool adds."""
-    newest = max((ROOT / "benchmarks" / "results").glob("*-sinks.json"))
-    tables = {table["name"]: table["rows"] for table in json.loads(newest.read_text())["tables"]}
+    tables = newest()
     measured = {
         f"{sink}, {variant}": [f"{micros} µs", rate, octets]
         for sink, variant, micros, rate, _, octets in tables["sinks"]

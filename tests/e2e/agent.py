@@ -7,25 +7,19 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
+from exporter.status import RUN_DIRECTORY, ask
 from tests import patience
 from tests.e2e.net import Netns
+from tests.patience import wait_until
+
+__all__ = ["PROGRAM", "Agent", "wait_until"]
 
 PROGRAM = str(Path(sys.executable).with_name("flow-exporter"))
-_PATIENCE = 30.0 * patience.FACTOR
-
-
-def wait_until(condition: Callable[[], Any], what: str, patience: float = _PATIENCE) -> None:
-    """Wait for something that will be so soon; fail the test if it is not."""
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, f"waited {patience} s in vain: {what}"
-        time.sleep(0.02)
 
 
 class Agent:
@@ -113,7 +107,8 @@ class Agent:
         """Wait until nothing is left in the kernel or in a queue; the ledger then."""
 
         def idle() -> bool:
-            ledger = self.ledger()
+            # Without a process for each question.
+            ledger = json.loads(ask(RUN_DIRECTORY / f"{self.process.pid}.sock", "/ledger"))
             pending = sum(sink["pending"]["flows"] for sink in ledger["sinks"].values())
             return bool(ledger["held_in_kernel"]["packets"] == 0 and pending == 0)
 
@@ -123,7 +118,7 @@ class Agent:
     def stop(self, number: int = signal.SIGINT) -> int:
         """End it; the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(_PATIENCE)
+        return self.process.wait(patience.LONGEST)
 
     def summary(self) -> dict[str, int]:
         """The last line that it printed: flows, packets, octets, lost."""

@@ -9,16 +9,15 @@ import runpy
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from tests.certificates import Authority
 from tests.conftest import missing
-from tests.e2e.agent import wait_until
-from tests.e2e.certificates import Authority
+from tests.servers import Server, free_port, free_ports
 
 _ROOT = Path(__file__).parents[2]
 _topics = itertools.count()
@@ -56,7 +55,7 @@ broker.heartbeat.interval.ms=500
 """
 
 
-class Broker:
+class Broker(Server):
     """
     The process.
 
@@ -71,12 +70,12 @@ class Broker:
             missing("java, to run Apache Kafka")
         self.directory = directory
         self.authority = Authority(directory)
-        self.ports = dict(zip([*LISTENERS, "controller"], _free_ports(), strict=False))
-        self.log = directory / "broker.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        names = [*LISTENERS, "controller"]
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.java = ["java", "-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
                       "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
                       "-cp", f"{jars}/*"]  # fmt: skip
+        super().__init__(_kafka(self.java), directory / "broker.log", directory)
         self._configure()
         scram = [
             word
@@ -89,22 +88,6 @@ class Broker:
     def address(self, listener: str = "plain") -> str:
         """``host:port``."""
         return f"localhost:{self.ports[listener]}"
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        with self.log.open("ab") as out:
-            self._process = subprocess.Popen(
-                [*self.java, "kafka.Kafka", "server.properties"],
-                cwd=self.directory, stdout=out, stderr=out,
-            )  # fmt: skip
-        wait_until(self._answers, f"the broker answers: {self.log.read_text()[-2000:]}")
-
-    def kill(self) -> None:
-        """As a machine that loses power."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
     def topic(self, partitions: int = 1, **settings: Any) -> str:
         """Make a topic with a name of its own, with settings such as max_message_bytes."""
@@ -123,9 +106,7 @@ class Broker:
         """A client that administrates."""
         return KafkaAdminClient(bootstrap_servers=self.address())
 
-    def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log.read_text()[-3000:]
+    def _is_ready(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.ports["plain"]), 1):
                 pass
@@ -141,7 +122,7 @@ class Broker:
             ("expired", "DNS:localhost", True),
             ("othername", "DNS:elsewhere.test", False),
         ):
-            pem, key = self.authority.certificate(name, names, expired=expired)
+            pem, key = self.authority.issue(name, names, expired=expired)
             # PKCS 8 and chain in one file.
             (self.directory / f"{name}.store").write_text(key.read_text() + pem.read_text())
         listeners = {
@@ -192,7 +173,7 @@ class Broker:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-class Second:
+class Second(Server):
     """
     Another node of a broker's cluster, with no part in the quorum.
 
@@ -202,10 +183,9 @@ class Second:
     """
 
     def __init__(self, first: Broker, directory: Path) -> None:
+        super().__init__(_kafka(first.java), directory / "broker.log", directory)
         self._first = first
-        self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
-        port = next(_free_ports())
+        port = free_port()
         (directory / "server.properties").write_text(
             "process.roles=broker\nnode.id=2\ncontroller.listener.names=CONTROLLER\n"
             "broker.session.timeout.ms=2000\nbroker.heartbeat.interval.ms=500\n"
@@ -221,22 +201,14 @@ class Second:
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def start(self) -> None:
-        """Start it, and wait until it is one of the cluster."""
-        with (self._directory / "broker.log").open("ab") as out:
-            self._process = subprocess.Popen(
-                [*self._first.java, "kafka.Kafka", "server.properties"],
-                cwd=self._directory, stdout=out, stderr=out,
-            )  # fmt: skip
+    def _is_ready(self) -> bool:
+        """It is one of the cluster."""
         with self._first.admin() as admin:
-            wait_until(lambda: len(admin.describe_cluster()["brokers"]) == 2, "two brokers")
+            return len(admin.describe_cluster()["brokers"]) == 2
 
-    def kill(self) -> None:
-        """As a machine that loses power. Again is fine."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+
+def _kafka(java: list[str]) -> list[str]:
+    return [*java, "kafka.Kafka", "server.properties"]
 
 
 def _jars() -> str:
@@ -245,12 +217,3 @@ def _jars() -> str:
     cache: Path = tool["cache"]()
     names = [path.rpartition("/")[2] for _, path in tool["pins"]()]
     return str(cache) if all((cache / name).exists() for name in names) else ""
-
-
-def _free_ports() -> Iterator[int]:
-    """Ports that nobody listens on now, chosen by the system."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(len(LISTENERS) + 1)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return iter(ports)

@@ -7,58 +7,40 @@ Run as a process (``python -m tests.e2e.collector PORT FILE``), so that it can b
 from __future__ import annotations
 
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import grpc
 
 from exporter._pb import flow_pb2
-from tests.e2e.agent import wait_until
 from tests.e2e.net import Netns
+from tests.servers import Server
 
 _ROOT = Path(__file__).parents[2]
 
 
-class Collector:
-    """The process, in a namespace, listening on 127.0.0.1."""
+class Collector(Server):
+    """The process, in a namespace or, without one, here; it listens on 127.0.0.1."""
 
     def __init__(
-        self, netns: Netns, port: int, directory: Path, *tls: Path, delay: float = 0.0
+        self, netns: Netns | None, port: int, directory: Path, *tls: Path, delay: float = 0.0
     ) -> None:
-        self._netns = netns
         self.target = f"127.0.0.1:{port}"
-        self._command = netns.command(
-            sys.executable, "-m", "tests.e2e.collector", str(port),
-            str(directory / "messages"), str(delay), *map(str, tls),
-        )  # fmt: skip
         self._file = directory / "messages"
         self._file.touch()
-        self._process: subprocess.Popen[bytes] | None = None
+        command = [
+            sys.executable, "-m", "tests.e2e.collector", str(port), str(self._file), str(delay),
+            *map(str, tls),
+        ]  # fmt: skip
+        command = netns.command(*command) if netns else command
+        super().__init__(command, directory / "collector.log", _ROOT)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    def start(self) -> None:
-        ready = self._file.with_suffix(".ready")
-        ready.unlink(missing_ok=True)
-        self._process = subprocess.Popen(self._command, cwd=_ROOT)
-        wait_until(ready.exists, "the collector listens")
-
-    def kill(self) -> None:
-        """As a machine that loses power."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def _is_ready(self) -> bool:
+        return self._says("ready\n")
 
     def messages(self) -> list[bytes]:
         """Every message that was kept, in order; a torn last one was never answered."""
@@ -112,7 +94,7 @@ def main() -> None:
         else:
             server.add_insecure_port(address)
         server.start()
-        Path(path).with_suffix(".ready").touch()
+        print("ready", flush=True)
         server.wait_for_termination()
 
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import yaml
 
 from tests.conftest import missing
-from tests.e2e.agent import wait_until
 from tests.e2e.net import Netns
+from tests.servers import Server, free_ports
 
 
 def binary() -> Path:
@@ -33,7 +30,7 @@ def binary() -> Path:
 
 
 #: How a request begins in its file.
-_BEGINS = (b'{"resourceLogs"', b'{"resourceMetrics"')
+_BEGINS = (b'{"resourceLogs"', b'{"resourceSpans"', b'{"resourceMetrics"')
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Listener:
         return self.grpc if protocol == "grpc" else self.http
 
 
-class Otelcol:
+class Otelcol(Server):
     """
     The process.
 
@@ -68,41 +65,16 @@ class Otelcol:
         exporter: str = "file",
     ) -> None:
         receivers = {"plain": {}} if receivers is None else receivers
-        ports = iter(_free_ports(2 * len(receivers)))
+        ports = iter(free_ports(2 * len(receivers)))
         self.listeners = {name: Listener(next(ports), next(ports)) for name in receivers}
         self._output = directory / "otelcol.jsonl"
         self._output.touch()
-        self._log = directory / "otelcol.log"
         config = directory / "otelcol.yaml"
         self._exporter = exporter
         config.write_text(yaml.safe_dump(self._config(receivers, extensions or {})))
         command = [str(binary()), "--config", str(config)]
-        self._command = netns.command(*command) if netns else command
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    def start(self) -> None:
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        wait_until(lambda: "Everything is ready" in self.log or self._ended(), "it listens")
-        assert not self._ended(), self.log
-
-    def kill(self) -> None:
-        """As a machine that loses power."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
+        command = netns.command(*command) if netns else command
+        super().__init__(command, directory / "otelcol.log")
 
     def mark(self) -> int:
         """Where its file ends now."""
@@ -126,6 +98,16 @@ class Otelcol:
             for record in scope["logRecords"]
         ]
 
+    def spans(self, mark: int = 0) -> list[dict[str, Any]]:
+        """All spans."""
+        return [
+            span
+            for request in self.requests(mark)
+            for resource in request.get("resourceSpans", ())
+            for scope in resource["scopeSpans"]
+            for span in scope["spans"]
+        ]
+
     def metrics(self, mark: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
         """All metrics: name and sum, in the order they came."""
         for request in self.requests(mark):
@@ -134,8 +116,8 @@ class Otelcol:
                     for metric in scope["metrics"]:
                         yield metric["name"], metric["sum"]
 
-    def _ended(self) -> bool:
-        return self._process is None or self._process.poll() is not None
+    def _is_ready(self) -> bool:
+        return self._says("Everything is ready")
 
     def _config(
         self, receivers: Mapping[str, Mapping[str, Any]], extensions: Mapping[str, Any]
@@ -159,7 +141,7 @@ class Otelcol:
             "extensions": dict(extensions),
             "service": {
                 "extensions": list(extensions),
-                "pipelines": {"logs": pipeline, "metrics": pipeline},
+                "pipelines": {"logs": pipeline, "traces": pipeline, "metrics": pipeline},
                 "telemetry": {"metrics": {"level": "none"}},
             },
         }
@@ -180,12 +162,3 @@ def _plain(value: Mapping[str, Any]) -> Any:
     if kind == "arrayValue":
         return [_plain(item) for item in content["values"]]
     return content
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody has, chosen by the system."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from exporter._pb import flow_pb2
+from tests.certificates import Authority
 from tests.e2e import traffic
 from tests.e2e.agent import Agent, wait_until
 from tests.e2e.collector import Collector
@@ -112,9 +112,9 @@ def test_killed_and_restarted_under_traffic(network: Network, tmp_path: Path) ->
               "--sink", f"grpc://{collector.target}") as agent,
     ):  # fmt: skip
         connect(one, other, ADDRESSES)
-        sender = traffic.start(one.netns, "udp", "--host", V4[1], "--count", 900_000, "--flows",
+        sender = traffic.start(one.netns, "udp", "--host", V4[1], "--count", 500_000, "--flows",
                                2000, "--size", 64, "--first_port", 9)  # fmt: skip
-        for _ in range(4):
+        for _ in range(2):
             time.sleep(0.5)
             collector.kill()
             time.sleep(0.5)
@@ -132,7 +132,7 @@ def test_killed_and_restarted_under_traffic(network: Network, tmp_path: Path) ->
     )
     # At least once: what came twice is whole messages, at most one for each time it was killed.
     messages = collector.messages()
-    assert len(messages) - len(set(messages)) <= 4
+    assert len(messages) - len(set(messages)) <= 2
 
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
@@ -209,37 +209,25 @@ def test_messages_stay_below_what_servers_take(network: Network, tmp_path: Path)
     assert len(received) >= 80_000
 
 
-def _certificates(directory: Path) -> dict[str, Path]:
-    """An authority, a server's and a client's certificate, made with the system's openssl."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)
-
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem",
-            "-days", "2", "-subj", "/CN=test authority")  # fmt: skip
-    for name in ("server", "client"):
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out",
-                f"{name}.csr", "-subj", f"/CN={name}.test")  # fmt: skip
-        (directory / f"{name}.ext").write_text(f"subjectAltName=DNS:{name}.test\n")
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-                "-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-extfile",
-                f"{name}.ext")  # fmt: skip
-    return {path.name: path for path in directory.iterdir()}
-
-
 def test_mutual_tls(network: Network, tmp_path: Path) -> None:
     """
     Over TLS with certificates on both sides; without a client's certificate nothing is delivered.
     """
-    files = _certificates(tmp_path)
+    authority = Authority(tmp_path)
+    server = authority.issue("server", "DNS:server.test")
+    client = authority.issue("client", "DNS:client.test")
     one, other = pair(network)
-    tls = f"tls.ca={files['ca.pem']}&tls.server_name=server.test"
-    own = f"tls.certificate={files['client.pem']}&tls.key={files['client.key']}"
-    keys = [files[name] for name in ("server.key", "server.pem", "ca.pem")]
+    tls = f"tls.ca={authority.pem}&tls.server_name=server.test"
+    own = f"tls.certificate={client.certificate}&tls.key={client.key}"
+    keys = [server.key, server.certificate, authority.pem]
     (tmp_path / "good").mkdir()
+    config = tmp_path / "config.yaml"
+    # What the refused sink has is not waited for.
+    config.write_text("shutdown_timeout: 100ms\n")
     with (
         Collector(one.netns, PORT, tmp_path, *keys) as collector,
-        Agent(one.netns, tmp_path / "good", "--interfaces", one.device, "--drain-interval", "0.2s",
+        Agent(one.netns, tmp_path / "good", "--config", str(config), "--interfaces", one.device,
+              "--drain-interval", "0.2s",
               "--sink", f"grpc://{collector.target}?{tls}&{own}",
               "--sink", f"grpc://{collector.target}?{tls}&queue.rows=7&retry.timeout=1s") as agent,
     ):  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests import patience
 from tests.arch.source import ROOT
 from tests.e2e import traffic
 from tests.e2e.agent import PROGRAM, Agent, wait_until
@@ -130,7 +131,9 @@ def test_killed_between_drains_under_traffic(
     packets are in the records of the two, none twice, and none is lost.
     """
     one, other = pair(network)
-    arguments = ["--attach", hook, "--drain-interval", "6s"]
+    # Much longer than a drain takes.
+    interval = 6 if patience.FACTOR > 1 else 3
+    arguments = ["--attach", hook, "--drain-interval", f"{interval}s"]
     with agent(one, tmp_path / "first", pins, *arguments) as first:
         connect(one, other, ADDRESSES)
         with pumping(one.netns) as pump:

@@ -1,4 +1,4 @@
-"""A hundred lives of the whole kernel side leave the process and the kernel as they were."""
+"""Many lives of the whole kernel side leave the process and the kernel as they were."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.e2e.agent import wait_until
 from tests.e2e.net import Network
 from tests.kernel.hooks import quiet_pair, send, take, watching
 
-LIVES = 100
+#: The other hook differs in what is attached, which is counted exactly after any number of lives.
+LIVES: dict[Hook, int] = {"tcx": 100, "tc": 35}
 #: What libraries grow in the first lives (caches, the allocator's pools) is no leak.
 WARM = 20
 #: A leak of one page in each life would be less; a map or a log buffer is more.
@@ -37,8 +38,8 @@ def in_kernel() -> set[tuple[str, int]]:
     }
 
 
-@pytest.mark.parametrize("hook", ["tcx", "tc"])
-def test_a_hundred_lives(network: Network, hook: Hook) -> None:
+@pytest.mark.parametrize("hook", LIVES)
+def test_many_lives(network: Network, hook: Hook) -> None:
     """Opened, attached, drained and closed: descriptors, memory, programs, maps, links, qdiscs."""
     one, _ = quiet_pair(network)
     process = psutil.Process()
@@ -57,7 +58,7 @@ def test_a_hundred_lives(network: Network, hook: Hook) -> None:
         live()
     descriptors, octets = sorted(Path("/proc/self/fd").iterdir()), resident()
     threads = process.num_threads()
-    for _ in range(LIVES - WARM):
+    for _ in range(LIVES[hook] - WARM):
         live()
     assert resident() - octets < SLACK
     assert len(sorted(Path("/proc/self/fd").iterdir())) == len(descriptors)

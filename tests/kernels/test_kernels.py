@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import missing
+from tests.kernels.conftest import Boots
 from tests.kernels.expected import SKIPS, has_features
-from tests.kernels.guest import Guest, missing_parts
-from tests.kernels.images import KERNELS, CannotFetch, Kernel, fetch
+from tests.kernels.guest import missing_parts
+from tests.kernels.images import KERNELS, Kernel
 from tests.kernels.inside import Outcome
 from tests.kernels.report import Row, write
 from tests.kernels.selection import CAPABILITIES, capability
-
-#: Seconds for one guest. With both cores busy otherwise, 900 have not been enough.
-_PATIENCE = float(os.environ.get("TEST_KERNELS_TIMEOUT", "1800"))
 
 
 def _chosen() -> list[Kernel | None]:
@@ -43,36 +40,31 @@ class Run:
     features: dict[str, dict[str, str]]
     outcomes: list[Outcome]
     console: str
-    seconds: float
 
     def of(self, title: str) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if capability(outcome.test) == title]
 
 
 @pytest.fixture(scope="module", params=_chosen(), ids=str)
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One kernel, booted once for all tests here."""
-    if request.param is None:
+def run(request: pytest.FixtureRequest) -> Run:
+    """One kernel, booted once for all tests here, at the beginning of the session."""
+    kernel: Kernel | None = request.param
+    if kernel is None:
         pytest.skip("no other kernel was asked for: TEST_KERNELS has none")
     lacking = missing_parts()
     if lacking:
         missing(f"to boot kernels: {', '.join(lacking)}")
-    kernel: Kernel = request.param
-    try:
-        image = fetch(kernel)
-    except CannotFetch as err:
-        missing(str(err))
-    results = tmp_path_factory.mktemp(f"linux-{kernel}")
-    began = time.monotonic()
-    guest = Guest(image, results)
-    console = guest.run("python", "-m", "tests.kernels.inside", str(results), timeout=_PATIENCE)
-    seconds = time.monotonic() - began
-    probed = _read(results / "features.json", console)
-    lines = _read(results / "tests.jsonl", console).splitlines()
+    boots: Boots = request.getfixturevalue("boots")
+    ended, results = boots.ended(kernel)
+    if ended.lacking:
+        missing(ended.lacking)
+    assert not ended.problem, ended.problem
+    probed = _read(results / "features.json", ended.console)
+    lines = _read(results / "tests.jsonl", ended.console).splitlines()
     outcomes = [Outcome(**json.loads(line)) for line in lines]
     found = json.loads(probed)
-    done = Run(kernel, found["release"], found["features"], outcomes, console, seconds)
-    write(Row(done.release, done.features, _tallies(done), seconds))
+    done = Run(kernel, found["release"], found["features"], outcomes, ended.console)
+    write(Row(done.release, done.features, _tallies(done), ended.seconds))
     return done
 
 

@@ -8,13 +8,13 @@ import shutil
 import signal
 import socket
 import subprocess
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tests.conftest import missing
 from tests.e2e.net import Netns
-from tests.wire.stream_collector import free_port, wait_until
+from tests.patience import wait_until
+from tests.servers import Server, free_port
 
 _SBIN = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
 
@@ -28,14 +28,6 @@ def program(name: str, package: str) -> str:
     return found
 
 
-def _listens(log: Path, words: str, process: subprocess.Popen[bytes]) -> None:
-    def ready() -> bool:
-        assert process.poll() is None, log.read_text()
-        return words in log.read_text()
-
-    wait_until(ready, words)
-
-
 def _queued(pid: int, port: int) -> int:
     """Octets that wait for a UDP socket: the receive queue of /proc/net/udp."""
     for line in Path(f"/proc/{pid}/net/udp").read_text().splitlines()[1:]:
@@ -45,7 +37,7 @@ def _queued(pid: int, port: int) -> int:
     raise AssertionError(f"nobody listens at {port}")
 
 
-class Nfcapd:
+class Nfcapd(Server):
     """
     nfdump's collector; ``flows`` ends it, so that it writes what it has.
 
@@ -59,31 +51,15 @@ class Nfcapd:
         self.target = f"127.0.0.1:{self.port}"
         self._kept = directory / "nfcapd"
         self._kept.mkdir()
-        self._log = directory / "nfcapd.log"
         arguments = [
             program("nfcapd", "nfdump"), "-w", str(self._kept), "-p", str(self.port), "-b",
             "127.0.0.1", "-t", "3600", "-B", "8388608",
         ]  # fmt: skip
-        self._command = netns.command(*arguments) if netns else arguments
-        self._process: subprocess.Popen[bytes] | None = None
+        command = netns.command(*arguments) if netns else arguments
+        super().__init__(command, directory / "nfcapd.log")
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    def start(self) -> None:
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        _listens(self._log, "Startup nfcapd", self._process)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def _is_ready(self) -> bool:
+        return self._says("Startup nfcapd")
 
     def flows(self) -> list[dict[str, Any]]:
         """What it kept, in order; nothing more comes after it was asked."""
@@ -103,10 +79,6 @@ class Nfcapd:
             found += json.loads(done.stdout) if done.stdout.strip() else []
         return found
 
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
 
 #: nfacctd's own names for what it knows, and elements that it has to be told of.
 _KNOWN = (
@@ -120,7 +92,7 @@ _TOLD = {
 }  # fmt: skip
 
 
-class Nfacctd:
+class Nfacctd(Server):
     """
     pmacct's collector, which writes what it has once a second.
 
@@ -132,7 +104,6 @@ class Nfacctd:
         self.port = free_port(socket.SOCK_DGRAM)
         self.target = f"127.0.0.1:{self.port}"
         self._kept = directory / "kept.json"
-        self._log = directory / "nfacctd.log"
         primitives = directory / "primitives"
         primitives.write_text(
             "".join(
@@ -141,34 +112,22 @@ class Nfacctd:
             )
         )
         aggregate = ",".join([*_KNOWN.split(), *_TOLD])
-        self._configuration = directory / "nfacctd.conf"
-        self._configuration.write_text(
+        configuration = directory / "nfacctd.conf"
+        configuration.write_text(
             f"daemonize: false\nnfacctd_ip: 127.0.0.1\nnfacctd_port: {self.port}\n"
             f"plugins: print[it]\naggregate[it]: {aggregate}\nprint_output[it]: json\n"
             f"print_output_file[it]: {self._kept}\nprint_refresh_time[it]: 1\n"
             f"aggregate_primitives: {primitives}\ntimestamps_utc: true\n"
             "print_output_file_append: true\nplugin_pipe_size: 8388608\n"
         )
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(
+            [program("nfacctd", "pmacct"), "-f", str(configuration)], directory / "nfacctd.log"
+        )
 
-    def __enter__(self) -> Self:
-        with self._log.open("wb") as log:
-            # It is two processes: a group of their own, so that both can be ended.
-            self._process = subprocess.Popen(
-                [program("nfacctd", "pmacct"), "-f", str(self._configuration)],
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        _listens(self._log, "waiting for NetFlow/IPFIX data", self._process)
+    def _is_ready(self) -> bool:
         # Its plugin is another process, which loses what comes before it is ready.
-        _listens(self._log, "setting object handlers", self._process)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+        said = ("waiting for NetFlow/IPFIX data", "setting object handlers")
+        return all(map(self._says, said))
 
     def flows(self, expected: int) -> list[dict[str, Any]]:
         """What it has written, once a second, when it is so many or more; in no order."""
@@ -180,7 +139,3 @@ class Nfacctd:
             lambda: sum(line.endswith("\n") for line in kept()) >= expected, "all flows are kept"
         )
         return [json.loads(line) for line in kept()]
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()

@@ -12,23 +12,25 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from tests import patience
-from tests.wire.certificates import Pair
+from tests.certificates import Pair
+from tests.patience import wait_until
+from tests.servers import Server, free_port
 from tests.wire.ipfix import Read, Reader
+
+__all__ = ["RECEIVE_BUFFER", "StreamCollector", "free_port", "wait_until"]
 
 _ROOT = Path(__file__).parents[2]
 #: Octets that the kernel holds for a process that does not read. Linux doubles what is asked for.
 RECEIVE_BUFFER = 64 * 1024
 
 
-class StreamCollector:
+class StreamCollector(Server):
     """
     The process, listening on 127.0.0.1.
 
@@ -49,43 +51,25 @@ class StreamCollector:
         port: int = 0,
     ) -> None:
         directory.mkdir(exist_ok=True)
-        self._directory = directory
+        self._kept = directory
         self.port = port or free_port(socket.SOCK_STREAM)
         self.target = f"127.0.0.1:{self.port}"
-        self._command = [
+        command = [
             sys.executable, "-m", "tests.wire.stream_collector", str(self.port), str(directory),
             str(delay),
         ]  # fmt: skip
         if pair is not None:
-            self._command += [str(pair.certificate), str(pair.key)]
+            command += [str(pair.certificate), str(pair.key)]
         if clients is not None:
-            self._command.append(str(clients))
-        self._process: subprocess.Popen[bytes] | None = None
+            command.append(str(clients))
+        super().__init__(command, directory.with_suffix(".log"), _ROOT)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, cwd=_ROOT, stdout=subprocess.PIPE)
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"ready\n"
-
-    def kill(self) -> None:
-        """As a machine that loses power."""
-        if self._process is not None:
-            assert self._process.stdout is not None
-            self._process.kill()
-            self._process.wait()
-            self._process.stdout.close()
-            self._process = None
+    def _is_ready(self) -> bool:
+        return self._says("ready\n")
 
     def connections(self) -> list[bytes]:
         """What came over each connection that brought anything, in order."""
-        files = sorted(self._directory.glob("*.ipfix"), key=lambda path: int(path.stem))
+        files = sorted(self._kept.glob("*.ipfix"), key=lambda path: int(path.stem))
         return [octets for octets in (path.read_bytes() for path in files) if octets]
 
     def read(self) -> list[list[Read]]:
@@ -101,21 +85,6 @@ class StreamCollector:
             for number, record in message.records
             if number in (256, 257)
         ]
-
-
-def free_port(kind: socket.SocketKind) -> int:
-    """A port of 127.0.0.1 that nobody has now."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(condition: Any, what: str, seconds: float = 20.0) -> None:
-    """Wait for something that will be so soon; fail the test if it is not."""
-    end = time.monotonic() + seconds * patience.FACTOR
-    while not condition():
-        assert time.monotonic() < end, f"in vain: {what}"
-        time.sleep(0.01)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from exporter.fanout.worker import SinkWorker
 from exporter.sinks.ipfix.config import IpfixConfig
 from exporter.sinks.ipfix.sink import IpfixSink
 from exporter.testing import Row, make_batch
-from tests.wire.certificates import Authority, Pair
+from tests.certificates import Authority, Pair
 from tests.wire.flows import by_family, expected
 from tests.wire.stream_collector import RECEIVE_BUFFER, StreamCollector, free_port, wait_until
 
@@ -205,12 +206,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Authorities and certificates, good and bad."""
     directory = tmp_path_factory.mktemp("certificates")
     good, other = Authority(directory, "good"), Authority(directory, "other")
-    good.issue("server", "127.0.0.1")
-    good.issue("expired", "127.0.0.1", days=-1)
-    good.issue("misnamed", "elsewhere.test")
-    other.issue("foreign", "127.0.0.1")
-    good.issue("client", "client.test")
-    other.issue("stranger", "client.test")
+    good.issue("server", "IP:127.0.0.1")
+    good.issue("expired", "IP:127.0.0.1", expired=True)
+    good.issue("misnamed", "DNS:elsewhere.test")
+    other.issue("foreign", "IP:127.0.0.1")
+    good.issue("client", "DNS:client.test")
+    other.issue("stranger", "DNS:client.test")
     return directory
 
 
@@ -233,8 +234,12 @@ def test_tls(files: Path, tmp_path: Path) -> None:
     ):
         for collector, made in ((one, first), (other, second)):
             deliver(made, some(rows=2000))
-            wait_until(lambda kept=collector: len(kept.flows()) == 2003, "all is read")
+            wait_until(partial(_has, collector, 2003), "all is read")
             assert collector.flows() == expected(by_family(some(rows=2000)))
+
+
+def _has(collector: StreamCollector, count: int) -> bool:
+    return len(collector.flows()) == count
 
 
 @pytest.mark.parametrize(

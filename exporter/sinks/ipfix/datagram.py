@@ -16,21 +16,20 @@ import errno
 import select
 import socket
 import struct
-import threading
 import time
 from collections.abc import Iterator
 
 from exporter.sinks.ipfix.config import LARGEST_FRAME, LONGEST, IpfixConfig
-from exporter.sinks.ipfix.deliver import cancelled, connect, failure
+from exporter.sinks.ipfix.deliver import connect
 from exporter.sinks.ipfix.encode import (
     HEADER_OCTETS,
     SET_OCTETS,
     Flows,
     data_set,
-    observation_domain,
 )
 from exporter.sinks.ipfix.session import Session
 from exporter.sinks.ipfix.template import Template
+from exporter.sinks.ipfix.transport import Transport, left
 
 # linux/in.h, linux/in6.h; Python's socket module does not have them all.
 _IP_MTU_DISCOVER, _IP_MTU, _IPV6_MTU_DISCOVER, _IPV6_MTU, _PMTUDISC_DO = 10, 14, 23, 24, 2
@@ -41,7 +40,7 @@ _REFUSAL = 0.05
 _AHEAD = 0.002
 
 
-class DatagramTransport:
+class DatagramTransport(Transport):
     """
     One collector over UDP.
 
@@ -51,49 +50,18 @@ class DatagramTransport:
     """
 
     def __init__(self, config: IpfixConfig, templates: tuple[Template, ...]) -> None:
-        self._config = config
-        self._templates = templates
-        self._lock = threading.Lock()
-        self._closed = False
-        self._socket: socket.socket | None = None
-        self._session: Session | None = None
+        super().__init__(config, templates)
         self._limit = 0
         #: A message that was sent in part, and how many of its rows were.
         self._part: tuple[Flows | None, int] = (None, 0)
         self._free_at = 0.0
 
-    def send(self, flows: Flows, timeout: float) -> None:
-        """
-        Send records; those of the same message that were sent by an earlier call are not again.
+    def _send(self, flows: Flows, domain: int, deadline: float) -> None:
+        """Records of the same message that were sent by an earlier call are not sent again."""
+        link, session = self._opened(flows, domain, left(deadline))
+        self._send_all(link, session, flows)
 
-        Raises:
-            SinkError: With the error of the socket.
-        """
-        with self._lock:
-            if self._closed:
-                raise cancelled()
-            try:
-                link, session = self._opened(flows, timeout)
-                self._send_all(link, session, flows)
-            except OSError as err:
-                self._shut()
-                raise failure(self._config.target, err) from err
-
-    def close(self) -> None:
-        """Give the socket back. Again is fine."""
-        self._closed = True
-        link = self._socket
-        if link is not None:
-            _wake(link)
-        with self._lock:
-            self._shut()
-
-    def _opened(self, flows: Flows, timeout: float) -> tuple[socket.socket, Session]:
-        domain = self._config.observation_domain
-        if domain is None:
-            domain = observation_domain(flows.rows.observer)
-        if self._session is not None and self._session.domain != domain:
-            self._shut()
+    def _opened(self, flows: Flows, domain: int, timeout: float) -> tuple[socket.socket, Session]:
         if self._socket is None or self._session is None:
             self._socket = connect(self._config.target, socket.SOCK_DGRAM, timeout, _never_fragment)
             # Blocking with a kernel's timeout: Python's own costs a poll for each datagram.
@@ -175,11 +143,6 @@ class DatagramTransport:
         if self._free_at - now > _AHEAD:
             time.sleep(self._free_at - now)
 
-    def _shut(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = self._session = None
-
 
 def _never_fragment(link: socket.socket) -> None:
     if link.family == socket.AF_INET6:
@@ -196,11 +159,3 @@ def _await_refusal(link: socket.socket) -> None:
         error = link.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, "nobody listens there")
-
-
-def _wake(link: socket.socket) -> None:
-    try:
-        link.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        # It is not connected any more, which is as good.
-        return

@@ -7,11 +7,10 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from exporter.errors import SinkError
 from exporter.quantities import split_host_port
-from exporter.sinks.ipfix.encode import Flows
 
 #: Family and address, as a socket wants them.
 Address = tuple[socket.AddressFamily, tuple[Any, ...]]
@@ -30,16 +29,6 @@ _REASONS = {
     errno.EPERM: "forbidden",
     errno.EACCES: "forbidden",
 }
-
-
-class Transport(Protocol):
-    """Sends Data Records to a collector. Called from one thread, but for :meth:`close`."""
-
-    def send(self, flows: Flows, timeout: float) -> None:
-        """Raises SinkError."""
-
-    def close(self) -> None:
-        """End what is under way, which fails. Again is fine."""
 
 
 def failure(target: str, err: OSError) -> SinkError:

@@ -14,10 +14,10 @@ from exporter.batch.batch import FlowBatch
 from exporter.fanout.contract import Message
 from exporter.sinks.ipfix.config import IpfixConfig
 from exporter.sinks.ipfix.datagram import DatagramTransport
-from exporter.sinks.ipfix.deliver import Transport
 from exporter.sinks.ipfix.encode import Flows, encode
 from exporter.sinks.ipfix.stream import StreamTransport
 from exporter.sinks.ipfix.template import flow_template
+from exporter.sinks.ipfix.transport import Transport
 
 
 class IpfixSink:

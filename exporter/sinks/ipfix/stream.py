@@ -22,23 +22,22 @@ import socket
 import ssl
 import struct
 import termios
-import threading
 import time
 
 from exporter.errors import ConfigError, SinkError
 from exporter.quantities import split_host_port
 from exporter.sinks.credentials import Watched
 from exporter.sinks.ipfix.config import LONGEST, IpfixConfig
-from exporter.sinks.ipfix.deliver import cancelled, connect, failure
+from exporter.sinks.ipfix.deliver import connect
 from exporter.sinks.ipfix.encode import (
     HEADER_OCTETS,
     SET_OCTETS,
     Flows,
     data_set,
-    observation_domain,
 )
 from exporter.sinks.ipfix.session import Session
 from exporter.sinks.ipfix.template import Template
+from exporter.sinks.ipfix.transport import Transport, left
 
 #: Milliseconds between two looks at what is acknowledged; the first comes at once.
 _LOOK = 1
@@ -46,7 +45,7 @@ _LOOK = 1
 _ALERT = 0.25
 
 
-class StreamTransport:
+class StreamTransport(Transport):
     """
     One collector over TCP, with TLS or without.
 
@@ -56,53 +55,18 @@ class StreamTransport:
     """
 
     def __init__(self, config: IpfixConfig, templates: tuple[Template, ...]) -> None:
-        self._config = config
-        self._templates = templates
-        self._lock = threading.Lock()
-        self._closed = False
-        self._socket: socket.socket | None = None
-        self._session: Session | None = None
+        super().__init__(config, templates)
         self._watched = Watched(config.tls.files()) if config.tls else None
 
-    def send(self, flows: Flows, timeout: float) -> None:
-        """
-        Send records and wait until the collector's host has them.
+    def _send(self, flows: Flows, domain: int, deadline: float) -> None:
+        """Send records and wait until the collector's host has them."""
+        link, session = self._opened(domain, deadline)
+        link.settimeout(left(deadline))
+        link.sendall(self._framed(session, flows))
+        _await_acknowledgement(link, deadline)
 
-        Raises:
-            SinkError: With the error of the socket.
-        """
-        deadline = time.monotonic() + timeout
-        with self._lock:
-            if self._closed:
-                raise cancelled()
-            try:
-                link, session = self._opened(flows, deadline)
-                link.settimeout(_left(deadline))
-                link.sendall(self._framed(session, flows))
-                _await_acknowledgement(link, deadline)
-            except OSError as err:
-                self._shut()
-                raise failure(self._config.target, err) from err
-            except SinkError:
-                self._shut()
-                raise
-
-    def close(self) -> None:
-        """End the connection. Again is fine."""
-        self._closed = True
-        link = self._socket
-        if link is not None:
-            _wake(link)
-        with self._lock:
-            self._shut()
-
-    def _opened(self, flows: Flows, deadline: float) -> tuple[socket.socket, Session]:
-        domain = self._config.observation_domain
-        if domain is None:
-            domain = observation_domain(flows.rows.observer)
+    def _opened(self, domain: int, deadline: float) -> tuple[socket.socket, Session]:
         if self._watched is not None and self._watched.changed():
-            self._shut()
-        if self._session is not None and self._session.domain != domain:
             self._shut()
         if self._socket is not None and _is_closed_by_peer(self._socket):
             self._shut()
@@ -114,7 +78,7 @@ class StreamTransport:
 
     def _connected(self, deadline: float) -> socket.socket:
         target = self._config.target
-        plain = connect(target, socket.SOCK_STREAM, _left(deadline), self._prepare)
+        plain = connect(target, socket.SOCK_STREAM, left(deadline), self._prepare)
         # Where close() finds it while the handshake waits.
         self._socket = plain
         if self._config.tls is None:
@@ -126,7 +90,7 @@ class StreamTransport:
             # It could be read when the agent started: it is being replaced.
             self._shut()
             raise SinkError("tls", str(err), retryable=True) from err
-        plain.settimeout(_left(deadline))
+        plain.settimeout(left(deadline))
         secured = context.wrap_socket(plain, server_hostname=name)
         self._socket = secured
         _await_alert(secured, deadline)
@@ -151,16 +115,6 @@ class StreamTransport:
             parts.append(part)
         return b"".join(parts)
 
-    def _shut(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = self._session = None
-
-
-def _left(deadline: float) -> float:
-    """Seconds; never 0, which would mean not to wait at all."""
-    return max(deadline - time.monotonic(), 0.001)
-
 
 def _await_alert(link: ssl.SSLSocket, deadline: float) -> None:
     """
@@ -174,7 +128,7 @@ def _await_alert(link: ssl.SSLSocket, deadline: float) -> None:
     """
     poll = select.poll()
     poll.register(link, select.POLLIN)
-    poll.poll(1000 * min(_ALERT, _left(deadline)))
+    poll.poll(1000 * min(_ALERT, left(deadline)))
     link.settimeout(0)
     try:
         if link.recv(4096) == b"":
@@ -221,12 +175,3 @@ def _unacknowledged(link: socket.socket) -> int:
     answer = fcntl.ioctl(link.fileno(), termios.TIOCOUTQ, bytes(4))
     (octets,) = struct.unpack("@i", answer)
     return int(octets)
-
-
-def _wake(link: socket.socket) -> None:
-    try:
-        # Not SSLSocket's own, which would let the other thread go on in plain text.
-        socket.socket.shutdown(link, socket.SHUT_RDWR)
-    except OSError:
-        # It is not connected any more, which is as good.
-        return

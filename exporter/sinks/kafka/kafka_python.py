@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import re
 import threading
+import time
 from typing import Any
 
 from exporter.errors import ConfigError, SinkError
@@ -92,17 +93,33 @@ class KafkaPythonClient:
 
     def send(self, message: KafkaMessage, places: Places) -> None:
         """See Client."""
+        from kafka import TopicPartition
         from kafka.errors import KafkaError
 
-        values, keys, topic = message.values, message.keys, self._config.topic
-        send, futures = self._producer.send, self._futures
-        for partition, index in ((p, i) for p, which in places.items() for i in which):
-            try:
-                futures[index] = send(
-                    topic, values[index], keys[index] if keys else None, None, partition
-                )
-            except (KafkaError, ValueError) as err:
-                self._failed[index] = _failure(err)
+        producer, topic, futures = self._producer, self._config.topic, self._futures
+        values, keys = message.values, message.keys
+        # What KafkaProducer.send comes to, without a third of its time: looking for the topic and
+        # the partition, which we know, and writing a line of the log for nobody, each time anew.
+        append, wake = producer._accumulator.append, producer._sender.wakeup
+        longest = self._config.max_octets
+        unix_ms, now = time.time_ns() // 1_000_000, time.monotonic()
+        headers: list[Any] = []
+        for partition, indices in places.items():
+            place = TopicPartition(topic, partition)
+            for index in indices:
+                key, value = keys[index] if keys else None, values[index]
+                try:
+                    if len(value) > longest:
+                        # Which says how much too long it is.
+                        futures[index] = producer.send(topic, value, key, None, partition)
+                        continue
+                    future, is_full, is_new, _ = append(place, unix_ms, key, value, headers, now)
+                except (KafkaError, ValueError) as err:
+                    self._failed[index] = _failure(err)
+                    continue
+                futures[index] = future
+                if is_full or is_new:
+                    wake()
 
     def settled(self, wait: float) -> bool:
         """See Client."""

@@ -37,6 +37,9 @@ _REASONS = {
 }
 _RETRYABLE_CODES = frozenset({429, 502, 503, 504})
 
+#: What a signal consists of.
+_RECORDS = {"logs": "log records", "spans": "spans", "metrics": "data points"}
+
 #: In the words of Go's gRPC and HTTP servers.
 _TOO_LARGE = ("larger than max", "too large")
 
@@ -61,9 +64,9 @@ def check_partial_success(response: bytes, signal: str, rows: int, records: int)
 
     Args:
         response: An ``Export...ServiceResponse``.
-        signal: ``logs`` or ``metrics``.
+        signal: ``logs``, ``spans`` or ``metrics``.
         rows: Flows in the message.
-        records: Log records or data points in it.
+        records: Log records, spans or data points in it.
 
     Raises:
         SinkError: ``rejected``, with the number of flows; a data point is worth its share of them.
@@ -77,6 +80,11 @@ def check_partial_success(response: bytes, signal: str, rows: int, records: int)
 
             answer = logs_service_pb2.ExportLogsServiceResponse.FromString(response)
             rejected = answer.partial_success.rejected_log_records
+        elif signal == "spans":
+            from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
+            answer = trace_service_pb2.ExportTraceServiceResponse.FromString(response)
+            rejected = answer.partial_success.rejected_spans
         else:
             from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 
@@ -89,7 +97,7 @@ def check_partial_success(response: bytes, signal: str, rows: int, records: int)
         return
     lost = min(-(-rows * rejected // max(records, 1)), rows)
     said = words(answer.partial_success.error_message)
-    detail = f"{rejected} of {records} {'log records' if signal == 'logs' else 'data points'}: "
+    detail = f"{rejected} of {records} {_RECORDS[signal]}: "
     raise SinkError("rejected", detail + (said or "no reason given"), retryable=False, rows=lost)
 
 

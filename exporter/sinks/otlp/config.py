@@ -58,9 +58,10 @@ class OtlpConfig(DeliveryConfig):
             what is not said here.
         protocol: ``grpc`` or ``http`` (protobuf). Absent, ``grpc``; of the environment's endpoint,
             the environment's, else ``http``.
-        path: Of HTTP; ``/v1/logs`` or ``/v1/metrics`` if it is empty.
+        path: Of HTTP; ``/v1/logs``, ``/v1/traces`` or ``/v1/metrics`` if it is empty.
         tls: Absent for plain text.
-        signal: ``logs``: a record for each flow; ``metrics``: sums by chosen attributes.
+        signal: ``logs``: a record for each flow; ``spans``: a span for each; ``metrics``: sums by
+            chosen attributes.
         schema_name: What attributes are called; written ``schema``.
         metrics: The sums.
         compression: ``gzip`` or ``none``. Absent, the environment's, else ``none``.
@@ -78,7 +79,7 @@ class OtlpConfig(DeliveryConfig):
     protocol: Literal["grpc", "http"] | None = None
     path: str = ""
     tls: TlsConfig | None = None
-    signal: Literal["logs", "metrics"] = "logs"
+    signal: Literal["logs", "spans", "metrics"] = "logs"
     schema_name: Schema = Field("otel", alias="schema")
     metrics: FlowMetricsConfig = FlowMetricsConfig()
     compression: Literal["none", "gzip"] | None = None

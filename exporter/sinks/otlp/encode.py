@@ -1,12 +1,12 @@
 """
-Requests of OTLP: what stands around log records and metrics, and log records themselves.
+Requests of OTLP: what stands around records, log records, and spans out of ``spans.py``.
 
 Source: opentelemetry-proto: logs/v1/logs.proto, collector/logs/v1/logs_service.proto.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +25,24 @@ SCOPE = "flow-exporter"
 
 #: SEVERITY_NUMBER_INFO.
 _INFO = 9
+#: LogRecord.attributes.
+_ATTRIBUTES = 6
 
 Attributes = Mapping[str, AnyValue]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """
+    A kind of records.
+
+    Args:
+        layout: What one consists of.
+        attributes: Number of the field that an attribute of it is.
+    """
+
+    layout: Callable[[Schema, Context], list[Piece]]
+    attributes: int
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,7 @@ class Envelope:
         An ``Export...ServiceRequest``.
 
         Args:
-            records: Encoded, fields number 2 of ``ScopeLogs`` or ``ScopeMetrics``.
+            records: Encoded, fields number 2 of ``ScopeLogs``, ``ScopeSpans`` or ``ScopeMetrics``.
         """
         inner = len(self._scope) + sum(map(len, records))
         scoped = tag(2, LENGTH) + varint(inner)
@@ -96,8 +112,16 @@ def encode_logs(
     Yields:
         Messages; every row of the batch is in exactly one. Rows are not in the batch's order.
     """
+    return encode_records(Kind(_layout, _ATTRIBUTES), batch, schema, envelope, limits)
+
+
+def encode_records(
+    kind: Kind, batch: FlowBatch, schema: Schema, envelope: Envelope, limits: Limits
+) -> Iterator[Message]:
+    """As :func:`encode_logs`, of any kind of records."""
     for version, part in _families(batch):
-        rows = Rows(2, _layout(schema, Context(part, version, observed_ns(batch))))
+        context = Context(part, version, observed_ns(batch), kind.attributes)
+        rows = Rows(2, kind.layout(schema, context))
         room = limits.octets - envelope.octets
         per_message = max(min(limits.flows, room // rows.longest), 1)
         for start in range(0, len(part), per_message):

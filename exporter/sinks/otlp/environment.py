@@ -23,7 +23,9 @@ from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.otlp.anyvalue import AnyValue
 from exporter.sinks.otlp.config import OtlpConfig, check_header
 
-PATHS = {"logs": "/v1/logs", "metrics": "/v1/metrics"}
+PATHS = {"logs": "/v1/logs", "spans": "/v1/traces", "metrics": "/v1/metrics"}
+#: What variables call the signals.
+_CALLED = {"logs": "LOGS", "spans": "TRACES", "metrics": "METRICS"}
 
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _PORTS = {"grpc": 4317, "http": 4318}
@@ -60,10 +62,11 @@ class _Variables:
     def __init__(self, environment: Mapping[str, str], signal: str) -> None:
         self._environment = environment
         self.signal = signal
+        self.called = _CALLED[signal]
 
     def get(self, name: str) -> tuple[str, str]:
         """The variable that says it, and what it says; empty if none does."""
-        for variable in (f"{_PREFIX}{self.signal.upper()}_{name}", _PREFIX + name):
+        for variable in (f"{_PREFIX}{self.called}_{name}", _PREFIX + name):
             if value := self._environment.get(variable, "").strip():
                 return variable, value
         return "", ""
@@ -187,7 +190,7 @@ def _endpoint(variables: _Variables, protocol: str) -> tuple[SplitResult, str]:
 
 def _path(variables: _Variables, url: SplitResult) -> str:
     """A signal's endpoint is used as it is; to that of all signals the signal's path is added."""
-    if variables.get("ENDPOINT")[0] == f"{_PREFIX}{variables.signal.upper()}_ENDPOINT":
+    if variables.get("ENDPOINT")[0] == f"{_PREFIX}{variables.called}_ENDPOINT":
         return url.path or "/"
     return url.path.rstrip("/") + PATHS[variables.signal]
 

@@ -1,5 +1,5 @@
 """
-What a flow's log record says, by schema: keys, and where their values come from.
+What a flow's log record or span says, by schema: keys, and where their values come from.
 
 ``otel`` has the names that JSON records have (``batch.schema``), in OpenTelemetry's style; ``obi``
 those of OBI's and Beyla's network metrics where they have one, else ``otel``'s; ``netobserv`` the
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from exporter.batch.batch import FlowBatch, FlowEndReason, Interface, Point
 from exporter.batch.record import TCP, WITH_PORTS
+from exporter.sinks.encodings import cells as texts
 from exporter.sinks.encodings.jsonl import protocol_name
 from exporter.sinks.encodings.protobuf import width
 from exporter.sinks.encodings.ragged import (
@@ -30,14 +31,6 @@ from exporter.sinks.encodings.ragged import (
     Number,
     Piece,
     Table,
-)
-from exporter.sinks.encodings.text import (
-    IPV4_CELLS,
-    IPV6_CELLS,
-    MAC_CELLS,
-    ipv4_cells,
-    ipv6_cells,
-    mac_cells,
 )
 from exporter.sinks.otlp.added import added_pieces
 from exporter.sinks.otlp.anyvalue import (
@@ -50,9 +43,6 @@ from exporter.sinks.otlp.anyvalue import (
 )
 
 Schema = Literal["otel", "obi", "netobserv"]
-
-#: LogRecord.attributes.
-_ATTRIBUTES = 6
 
 _DIRECTIONS = ("ingress", "egress")
 _ETHERTYPE = {4: 0x0800, 6: 0x86DD}
@@ -75,11 +65,13 @@ class Context:
         batch: All of them: bounds, interface lists, observer.
         version: Of IP, 4 or 6.
         observed_ns: When they were drained, Unix ns.
+        attributes: Number of the field that an attribute is, in a log record or in a span.
     """
 
     batch: FlowBatch
     version: int
     observed_ns: int
+    attributes: int
 
 
 #: Makes the part of the rows that has an attribute of this key; ``None`` if no row has it.
@@ -89,18 +81,19 @@ Source = Callable[[str, Context], Piece | None]
 class _Address:
     """An address as text."""
 
-    def __init__(self, key: str, version: int, values: Callable[[FlowBatch], Cells]) -> None:
-        self._cells_of = ipv4_cells if version == 4 else ipv6_cells
+    def __init__(self, key: str, context: Context, values: Callable[[FlowBatch], Cells]) -> None:
+        self._cells_of = texts.ipv4s if context.version == 4 else texts.ipv6s
         self._values = values
-        self._before = before_text(_ATTRIBUTES, key, 0)
-        self._lengths_at = lengths_at(_ATTRIBUTES, key)
-        octets = IPV4_CELLS if version == 4 else IPV6_CELLS
+        self._before = before_text(context.attributes, key, 0)
+        self._lengths_at = lengths_at(context.attributes, key)
+        octets = texts.IPV4_CELLS if context.version == 4 else texts.IPV6_CELLS
         self.template = self._before + bytes(octets)
 
     def fill(self, batch: FlowBatch, cells: Cells, mask: Mask) -> Lengths:
         """Write text and lengths."""
         head = len(self._before)
-        text, chosen = self._cells_of(self._values(batch))
+        text = self._cells_of(self._values(batch))
+        chosen = text != 0
         cells[:, head:], mask[:, head:] = text, chosen
         lengths: Cells = chosen.sum(axis=1, dtype=np.uint8)
         for at in self._lengths_at:
@@ -111,16 +104,18 @@ class _Address:
 class _Mac:
     """A MAC address as text, if it is not zero."""
 
-    def __init__(self, key: str, values: Callable[[FlowBatch], Cells], *, always: bool) -> None:
-        self._before = before_text(_ATTRIBUTES, key, MAC_CELLS)
+    def __init__(
+        self, key: str, context: Context, values: Callable[[FlowBatch], Cells], *, always: bool
+    ) -> None:
+        self._before = before_text(context.attributes, key, texts.MAC_CELLS)
         self._values = values
         self._always = always
-        self.template = self._before + bytes(MAC_CELLS)
+        self.template = self._before + bytes(texts.MAC_CELLS)
 
     def fill(self, batch: FlowBatch, cells: Cells, mask: Mask) -> Lengths | int:
         """Write the digits."""
         macs = self._values(batch)
-        cells[:, len(self._before) :] = mac_cells(macs)
+        cells[:, len(self._before) :] = texts.macs(macs)
         if self._always:
             return len(self.template)
         present: Mask = np.asarray(macs.any(axis=1))
@@ -142,8 +137,8 @@ def _bounded(name: str, octets: int, present: Present | None = None) -> Source:
 
 
 def _values(values: Values, octets: int, present: Present | None = None) -> Source:
-    def make(key: str, _context: Context) -> Piece:
-        return Number(before_number(_ATTRIBUTES, key, octets), octets, values, present)
+    def make(key: str, context: Context) -> Piece:
+        return Number(before_number(context.attributes, key, octets), octets, values, present)
 
     return make
 
@@ -156,7 +151,7 @@ def _count(name: str) -> Source:
 
     def make(key: str, context: Context) -> Piece:
         octets = width(values(context.batch))
-        return Number(before_number(_ATTRIBUTES, key, octets), octets, values)
+        return Number(before_number(context.attributes, key, octets), octets, values)
 
     return make
 
@@ -173,18 +168,21 @@ def _nonzero(name: str) -> Source:
 
 
 def _address(name: str) -> Source:
-    return lambda key, context: _Address(key, context.version, lambda batch: getattr(batch, name))
+    return lambda key, context: _Address(key, context, lambda batch: getattr(batch, name))
 
 
 def _mac(name: str, *, always: bool = False) -> Source:
-    return lambda key, _context: _Mac(key, lambda batch: getattr(batch, name), always=always)
+    return lambda key, context: _Mac(
+        key, context, lambda batch: getattr(batch, name), always=always
+    )
 
 
 def _words(name: str, values: Sequence[AnyValue | None]) -> Source:
     """A column of small numbers as what they stand for; absent where that is ``None``."""
 
-    def make(key: str, _context: Context) -> Piece:
-        entries = [b"" if value is None else attribute(_ATTRIBUTES, key, value) for value in values]
+    def make(key: str, context: Context) -> Piece:
+        number = context.attributes
+        entries = [b"" if value is None else attribute(number, key, value) for value in values]
         return Table(entries, lambda batch: getattr(batch, name))
 
     return make
@@ -195,7 +193,7 @@ def _constant(value: Callable[[Context], AnyValue]) -> Source:
 
     def make(key: str, context: Context) -> Piece | None:
         found = value(context)
-        return Constant(attribute(_ATTRIBUTES, key, found)) if found != "" else None
+        return Constant(attribute(context.attributes, key, found)) if found != "" else None
 
     return make
 
@@ -208,7 +206,8 @@ def _listed(value: Callable[[Sequence[Point], FlowBatch], AnyValue | None]) -> S
         if not batch.point_lists:
             return None
         found = [value(points, batch) if points else None for points in batch.point_lists]
-        entries = [b"" if one is None else attribute(_ATTRIBUTES, key, one) for one in found]
+        number = context.attributes
+        entries = [b"" if one is None else attribute(number, key, one) for one in found]
         return Table(entries, lambda some: some.points) if any(entries) else None
 
     return make
@@ -338,6 +337,6 @@ SCHEMAS: dict[Schema, tuple[tuple[str, Source], ...]] = {
 
 
 def pieces(schema: Schema, context: Context) -> list[Piece]:
-    """The attributes of a log record."""
+    """The attributes of a record."""
     made: list[Any] = [source(key, context) for key, source in SCHEMAS[schema]]
     return [*(piece for piece in made if piece is not None), *added_pieces(schema, context.batch)]

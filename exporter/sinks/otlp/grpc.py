@@ -12,6 +12,7 @@ from exporter.sinks.otlp.environment import Destination
 
 METHODS = {
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+    "spans": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
 }
 

@@ -21,6 +21,7 @@ from exporter.sinks.otlp.environment import Destination, destination, resource, 
 from exporter.sinks.otlp.grpc import METHODS, GrpcClient
 from exporter.sinks.otlp.http import HttpClient
 from exporter.sinks.otlp.metrics import SCOPES, MetricsEncoder, Points
+from exporter.sinks.otlp.spans import encode_spans
 
 
 class OtlpSink:
@@ -67,7 +68,7 @@ class OtlpSink:
             self._envelope = self._envelope_of(batch.observer)
         if self._config.signal == "metrics":
             return self._metrics.encode(batch, self._envelope)
-        return encode_logs(batch, self._config.schema_name, self._envelope, self._limits)
+        return self._records(batch, self._limits)
 
     def deliver(self, message: Message, timeout: float) -> None:
         """Raises SinkError."""
@@ -85,11 +86,15 @@ class OtlpSink:
         if len(message.rows) < 2:
             return iter(())
         half = Limits((len(message.rows) + 1) // 2, self._limits.octets)
-        return encode_logs(message.rows, self._config.schema_name, self._envelope, half)
+        return self._records(message.rows, half)
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+    def _records(self, batch: FlowBatch, limits: Limits) -> Iterator[Message]:
+        encode = encode_spans if self._config.signal == "spans" else encode_logs
+        return encode(batch, self._config.schema_name, self._envelope, limits)
 
     def _envelope_of(self, observer: Observer) -> Envelope:
         attributes = resource(observer.name)

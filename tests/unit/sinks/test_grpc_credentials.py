@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -17,36 +16,13 @@ import pytest
 from exporter.errors import ConfigError, SinkError
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.grpc.deliver import GrpcClient
+from tests.certificates import Authority
 
 
-class Authority:
-    """Signs certificates, with the system's openssl."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        directory.mkdir()
-        self._openssl("req", "-x509", *_KEY, "ca.key", "-out", "ca.pem", "-days", "2", "-subj",
-                      f"/CN={directory.name}")  # fmt: skip
-
-    @property
-    def certificate(self) -> Path:
-        return self.directory / "ca.pem"
-
-    def sign(self, name: str, *validity: str) -> tuple[Path, Path]:
-        """Key and certificate for a host name."""
-        own = self.directory
-        self._openssl("req", *_KEY, f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (own / "ext").write_text(f"subjectAltName=DNS:{name}\n")
-        self._openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-                      "-CAcreateserial", "-out", f"{name}.pem", "-extfile", "ext",
-                      *(validity or ("-days", "2")))  # fmt: skip
-        return own / f"{name}.key", own / f"{name}.pem"
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=self.directory)
-
-
-_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout")
+def signed(authority: Authority, name: str, *, expired: bool = False) -> tuple[Path, Path]:
+    """Key and certificate for a host name."""
+    certificate, key = authority.issue(name, f"DNS:{name}", expired=expired)
+    return key, certificate
 
 
 @dataclass
@@ -117,8 +93,8 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def test_who_is_trusted(authority: Authority) -> None:
     """A certificate of our authority with the right name: the message arrives."""
     with (
-        serving(*authority.sign("server.test")) as server,
-        client(server, tls={"ca": authority.certificate, "server_name": "server.test"}) as made,
+        serving(*signed(authority, "server.test")) as server,
+        client(server, tls={"ca": authority.pem, "server_name": "server.test"}) as made,
     ):
         made.send(b"one", 10)
         assert server.messages == [b"one"]
@@ -135,14 +111,11 @@ def test_who_is_trusted(authority: Authority) -> None:
 def test_who_is_refused(authority: Authority, stranger: Authority, wrong: str, reason: str) -> None:
     """Nothing is sent; the error says what is wrong with the certificate, and may be retried."""
     signs = stranger if wrong == "authority" else authority
-    old: tuple[str, ...] = ("-not_before", "20200101000000Z", "-not_after", "20200102000000Z")
-    if wrong == "expired" and not _knows("-not_after"):
-        old = ("-days", "-1")
     name = "other.test" if wrong == "name" else "server.test"
-    pair = signs.sign(name, *(old if wrong == "expired" else ()))
+    pair = signed(signs, name, expired=wrong == "expired")
     with (
         serving(*pair) as server,
-        client(server, tls={"ca": authority.certificate, "server_name": "server.test"}) as made,
+        client(server, tls={"ca": authority.pem, "server_name": "server.test"}) as made,
     ):
         with pytest.raises(SinkError) as found:
             made.send(b"one", 0.5)
@@ -153,11 +126,6 @@ def test_who_is_refused(authority: Authority, stranger: Authority, wrong: str, r
         assert server.messages == []
 
 
-def _knows(option: str) -> bool:
-    done = subprocess.run(["openssl", "x509", "-help"], capture_output=True, text=True, check=False)
-    return option in done.stdout + done.stderr
-
-
 def test_a_client_certificate_is_rotated(
     authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,16 +134,16 @@ def test_a_client_certificate_is_rotated(
     files = [tmp_path / "tls.key", tmp_path / "tls.crt"]
 
     def use(name: str) -> None:
-        for target, made in zip(files, authority.sign(name), strict=True):
+        for target, made in zip(files, signed(authority, name), strict=True):
             fresh = target.with_suffix(".new")
             fresh.write_bytes(made.read_bytes())
             fresh.rename(target)
 
     use("first.test")
-    tls = {"ca": authority.certificate, "server_name": "server.test", "key": files[0],
+    tls = {"ca": authority.pem, "server_name": "server.test", "key": files[0],
            "certificate": files[1]}  # fmt: skip
     with (
-        serving(*authority.sign("server.test"), authority.certificate) as server,
+        serving(*signed(authority, "server.test"), authority.pem) as server,
         client(server, tls=tls) as made,
     ):
         made.send(b"one", 10)
@@ -191,18 +159,18 @@ def test_a_client_certificate_is_rotated(
 
 def test_files_that_are_half_replaced(authority: Authority, tmp_path: Path) -> None:
     """A certificate without its key is an error that names them, until the key is there, too."""
-    key, certificate = authority.sign("first.test")
+    key, certificate = signed(authority, "first.test")
     files = [tmp_path / "tls.key", tmp_path / "tls.crt"]
     for target, made_file in zip(files, (key, certificate), strict=True):
         target.write_bytes(made_file.read_bytes())
-    tls = {"ca": authority.certificate, "server_name": "server.test", "key": files[0],
+    tls = {"ca": authority.pem, "server_name": "server.test", "key": files[0],
            "certificate": files[1]}  # fmt: skip
     with (
-        serving(*authority.sign("server.test"), authority.certificate) as server,
+        serving(*signed(authority, "server.test"), authority.pem) as server,
         client(server, tls=tls) as made,
     ):
         made.send(b"one", 10)
-        new_key, new_certificate = authority.sign("second.test")
+        new_key, new_certificate = signed(authority, "second.test")
         files[1].write_bytes(new_certificate.read_bytes())
         for _ in range(2):
             with pytest.raises(SinkError, match=r"cannot use the certificates in .*tls.crt"):

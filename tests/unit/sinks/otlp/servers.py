@@ -93,7 +93,7 @@ def grpc_collector(*answers: Any) -> Iterator[tuple[str, list[tuple[dict[str, An
 
     handler = grpc.unary_unary_rpc_method_handler(export)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
-    for signal in ("logs", "metrics"):
+    for signal in ("logs", "trace", "metrics"):
         name = f"opentelemetry.proto.collector.{signal}.v1.{signal.capitalize()}Service"
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(name, {"Export": handler}),)

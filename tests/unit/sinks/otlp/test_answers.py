@@ -25,6 +25,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsPartialSuccess,
     ExportMetricsServiceResponse,
 )
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
 
 from exporter.batch.batch import FlowBatch, Totals
 from exporter.errors import ConfigError, SinkError
@@ -219,7 +223,14 @@ def test_grpc_codes(code: str, delay: float | None, retryable: bool) -> None:
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize(
     ("signal", "rejected", "lost"),
-    [("logs", 0, 0), ("logs", 3, 3), ("logs", 10, 10), ("logs", 99, 10), ("metrics", 1, 5)],
+    [
+        ("logs", 0, 0),
+        ("logs", 3, 3),
+        ("logs", 10, 10),
+        ("logs", 99, 10),
+        ("spans", 3, 3),
+        ("metrics", 1, 5),
+    ],
 )
 def test_partial_success(protocol: str, signal: str, rejected: int, lost: int) -> None:
     """
@@ -230,6 +241,12 @@ def test_partial_success(protocol: str, signal: str, rejected: int, lost: int) -
         answer = ExportLogsServiceResponse(
             partial_success=ExportLogsPartialSuccess(
                 rejected_log_records=rejected, error_message="no room"
+            )
+        ).SerializeToString()
+    elif signal == "spans":
+        answer = ExportTraceServiceResponse(
+            partial_success=ExportTracePartialSuccess(
+                rejected_spans=rejected, error_message="no room"
             )
         ).SerializeToString()
     else:

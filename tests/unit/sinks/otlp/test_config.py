@@ -57,7 +57,7 @@ def test_urls(url: str, protocol: str, target: str, path: str, tls: TlsConfig | 
         ("otlp+grpc://h", "write otlp+grpc://HOST:PORT"),
         ("otlp+grpc://h:1/path", "write otlp+grpc://HOST:PORT"),
         ("otlp+http://:1", "write otlp+http://HOST:PORT/PATH"),
-        ("otlp+http://h:1?signal=traces", "sinks[0].signal: input should be 'logs' or 'metrics'"),
+        ("otlp+http://h:1?signal=traces", "sinks[0].signal: input should be 'logs', 'spans' or"),
         ("otlp+http://h:1?schema=ecs", "sinks[0].schema"),
         (
             "otlp+http://h:1?metrics.attributes=port",
@@ -103,6 +103,12 @@ def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
             ("http", "m:443", "/own", TlsConfig()),
         ),
         ({"LOGS_ENDPOINT": "http://h:9"}, "logs", ("http", "h:9", "/", None)),
+        ({"ENDPOINT": "http://h:9"}, "spans", ("http", "h:9", "/v1/traces", None)),
+        (
+            {"LOGS_ENDPOINT": "http://h:9", "TRACES_PROTOCOL": "grpc"},
+            "spans",
+            ("grpc", "localhost:4317", "/v1/traces", None),
+        ),
         (
             {"PROTOCOL": "http/protobuf", "LOGS_PROTOCOL": "grpc", "ENDPOINT": "https://h"},
             "logs",

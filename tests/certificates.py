@@ -1,14 +1,22 @@
-"""Authorities and certificates, made in the test with the system's openssl."""
+"""Authorities and certificates, good and bad, made in the test with the system's openssl."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Pair(NamedTuple):
+    """PEM files of a certificate and its key."""
+
+    certificate: Path
+    key: Path
 
 
 class Authority:
     """
-    A certificate authority.
+    Signs certificates.
 
     Args:
         directory: Where its files are: it, and every certificate, is NAME.pem with NAME.key.
@@ -18,19 +26,25 @@ class Authority:
     def __init__(self, directory: Path, name: str = "ca") -> None:
         self._directory = directory
         self._name = name
-        self._openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key",
-                      "-out", f"{name}.pem", "-days", "2", "-subj", f"/CN={name}")  # fmt: skip
+        directory.mkdir(exist_ok=True)
+        self._openssl("req", "-x509", *_KEY, f"{name}.key", "-out", f"{name}.pem", "-days", "2",
+                      "-subj", f"/CN={name}")  # fmt: skip
 
     @property
     def pem(self) -> Path:
+        """Its own certificate."""
         return self._directory / f"{self._name}.pem"
 
-    def certificate(self, name: str, names: str, *, expired: bool = False) -> tuple[Path, Path]:
+    def issue(self, name: str, names: str, *, expired: bool = False) -> Pair:
         """
-        A certificate and its key. ``names`` is its subjectAltName; if it has expired, yesterday.
+        A certificate and its key, with the common name of its files.
+
+        Args:
+            name: Of the files.
+            names: Its subjectAltName, such as ``DNS:localhost,IP:127.0.0.1``.
+            expired: Years ago.
         """
-        self._openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out",
-                      f"{name}.csr", "-subj", f"/CN={name}")  # fmt: skip
+        self._openssl("req", *_KEY, f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
         (self._directory / f"{name}.ext").write_text(f"subjectAltName={names}\n")
         # -days of the x509 command must be positive: the ca command takes dates.
         if expired:
@@ -39,10 +53,10 @@ class Authority:
             self._openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{self._name}.pem",
                           "-CAkey", f"{self._name}.key", "-CAcreateserial", "-out", f"{name}.pem",
                           "-days", "2", "-extfile", f"{name}.ext")  # fmt: skip
-        return self._directory / f"{name}.pem", self._directory / f"{name}.key"
+        return Pair(self._directory / f"{name}.pem", self._directory / f"{name}.key")
 
     def _issue_expired(self, name: str) -> None:
-        (self._directory / "index").touch()
+        (self._directory / "index").write_text("")
         (self._directory / "serial").write_text("0A\n")
         (self._directory / "ca.conf").write_text(
             "[ca]\ndefault_ca=a\n[a]\ndatabase=index\nserial=serial\nnew_certs_dir=.\n"
@@ -62,3 +76,7 @@ class Authority:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+
+#: A new key: of this kind one is made at once.
+_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout")
