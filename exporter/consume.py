@@ -19,11 +19,11 @@ from typing import Any
 import orjson
 
 from exporter.batch.record import FlowRecord
+from exporter.credentials import TlsConfig
 from exporter.decode import decode
 from exporter.errors import ConfigError, DecodeError, ExporterError
 from exporter.fanout.config import RetryConfig
 from exporter.quantities import duration
-from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.encodings.jsonl import SHAPES
 from exporter.sinks.encodings.protocols import PROTOCOLS, protocol_name
 from exporter.sinks.kafka.config import KafkaConfig, SaslConfig

@@ -21,12 +21,12 @@ from pydantic_core import PydanticUndefined
 from exporter.batch.schema import COLUMNS
 from exporter.capture.config import CaptureConfig
 from exporter.config import ENV_PREFIX, Config, MetricsConfig
+from exporter.credentials import TlsConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
-from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.file.config import KeepConfig, RotateConfig
 from exporter.sinks.kafka.config import SaslConfig
 from exporter.sinks.otlp.config import FlowMetricsConfig

@@ -20,6 +20,8 @@ ROOMS = ("abi", "batch", "capture", "dedupe", "enrich", "fanout", "replay", "sin
 LEAVES: dict[str, tuple[str, ...]] = {
     # The version, which peers are told.
     "__init__": (),
+    # Files with secrets: of sinks, and of what is asked for enrichment.
+    "credentials": ("errors",),
     "ebpf": (),
     "errors": (),
     "quantities": (),

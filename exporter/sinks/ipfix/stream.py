@@ -25,9 +25,9 @@ import termios
 import threading
 import time
 
+from exporter.credentials import Watched
 from exporter.errors import ConfigError, SinkError
 from exporter.quantities import split_host_port
-from exporter.sinks.credentials import Watched
 from exporter.sinks.ipfix.config import LONGEST, IpfixConfig
 from exporter.sinks.ipfix.deliver import cancelled, connect, failure
 from exporter.sinks.ipfix.encode import (
