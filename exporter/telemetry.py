@@ -30,6 +30,7 @@ class Enricher:
     misses: int
     evictions: int
     entries: int
+    doubts: int = 0
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,7 @@ def _enrichers(enrichers: Mapping[str, Enricher]) -> Iterator[Any]:
         ("hits", "Questions that an enricher answered from memory.", "hits"),
         ("misses", "Questions that it had to ask elsewhere, or could not answer.", "misses"),
         ("evictions", "What it forgot for want of room.", "evictions"),
+        ("doubts", "Questions with more than one possible answer, left unknown.", "doubts"),
     ):
         yield _counter(
             f"enrich_{name}",

@@ -24,6 +24,7 @@ from exporter.config import ENV_PREFIX, Config, MetricsConfig
 from exporter.credentials import TlsConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.config import EnrichConfig
+from exporter.enrich.kubernetes.config import KubernetesConfig
 from exporter.enrich.observer import AgentConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
@@ -41,6 +42,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("capture", "capture.", CaptureConfig),
     ("dedupe", "dedupe.", DedupeConfig),
     ("enrich", "enrich.", EnrichConfig),
+    ("enrich.kubernetes", "enrich.kubernetes.", KubernetesConfig),
     ("agent", "agent.", AgentConfig),
     ("metrics", "metrics.", MetricsConfig),
     ("sinks[]: all types", "", DeliveryConfig),

@@ -38,9 +38,15 @@ def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enri
     return Enrichment(enrichers)
 
 
-def _sources(_config: EnrichConfig) -> list[AddressSource]:
+def _sources(config: EnrichConfig) -> list[AddressSource]:
     """What is known of addresses, whichever end of a flow they are."""
-    return []
+    sources: list[AddressSource] = []
+    if config.kubernetes is not None:
+        # Its parser is not for agents outside of a cluster.
+        from exporter.enrich.kubernetes.source import KubernetesSource
+
+        sources.append(KubernetesSource(config.kubernetes))
+    return sources
 
 
 class Enrichment:

@@ -1,0 +1,168 @@
+"""
+Keeps the index like one resource of the API server: a list, then a watch that is resumed.
+
+A watch that ends is taken up where it was. Only what the server has forgotten meanwhile (410 Gone)
+is listed anew; what is not in the new list was deleted while nobody looked.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Protocol
+
+from exporter.enrich.kubernetes.client import Away, Refused, Resource
+from exporter.enrich.kubernetes.index import Index, Moment
+from exporter.enrich.kubernetes.objects import Event, Page
+from exporter.errors import ExporterError
+
+log = logging.getLogger(__name__)
+
+#: Seconds by which a change may be known later than it was made, while the watch is up: from etcd
+#: through the server's cache to us. On an idle machine it is milliseconds.
+LAG = 2.0
+#: Seconds until a server that cannot be reached is tried again: it costs it nothing, and who hears
+#: late of a change may give an address to who had it before.
+FIRST, AWAY = 0.1, 2.0
+#: The same for one that answers with an error.
+REFUSED = 30.0
+_GONE = 410
+#: Expired and continuation too old: the list that was begun can not be finished.
+_BEGIN_AGAIN = (_GONE, 400)
+
+
+class Origin(Protocol):
+    """Where lists and watches come from: the API server, or a cache of it."""
+
+    def page(self, more: str) -> Page:
+        """A part of a list."""
+
+    def watch(self, version: str) -> Iterator[Event]:
+        """What happened after a version."""
+
+    def close(self) -> None:
+        """From any thread: break off what is under way."""
+
+
+class Reflector:
+    """
+    One resource, in a thread of its own.
+
+    Args:
+        resource: Which.
+        origin: Of which.
+        index: What it is reflected in.
+    """
+
+    def __init__(self, resource: Resource, origin: Origin, index: Index) -> None:
+        self.resource = resource
+        self._origin = origin
+        self._index = index
+        self._thread = threading.Thread(
+            target=self._run, name=f"kubernetes-{resource.kind}", daemon=True
+        )
+        self._stop = threading.Event()
+        self._version = ""
+        self._failures = 0
+        #: Why it is not up to date; empty if it is.
+        self.problem = "not listed yet"
+        #: Everything until then is known, Unix ns; 0 before the first list.
+        self.caught_up_ns = 0
+        #: Of ``list``, ``watch``, ``event``.
+        self.counts: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End. Again is fine."""
+        self._stop.set()
+        self._origin.close()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def note(self, now_ns: int) -> None:
+        """There is nothing more to be heard, now."""
+        self.caught_up_ns = now_ns
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if not self._version:
+                    self._list()
+                self._watch()
+            except (Away, Refused, ExporterError, ValueError) as err:
+                if not self._stop.is_set():
+                    self._fail(err)
+
+    def _fail(self, err: Exception) -> None:
+        code = err.code if isinstance(err, Refused) else 0
+        if code == _GONE or (code in _BEGIN_AGAIN and not self._version):
+            self._version = ""
+        text = f"{self.resource.kind}: {err}"
+        if not self.problem:
+            log.warning("kubernetes: %s: the last answers are used", text)
+        self.problem = text
+        self._failures += 1
+        most = AWAY if isinstance(err, Away) else REFUSED
+        wait = min(most, FIRST * 2 ** min(self._failures, 10))
+        asked = err.retry_after if isinstance(err, Refused) else 0.0
+        # Not all agents of a cluster at once.
+        self._stop.wait(max(wait * random.uniform(0.5, 1.0), min(asked, REFUSED)))  # noqa: S311
+
+    def _list(self) -> None:
+        """Everything that there is now, and what there is no more."""
+        seen: set[str] = set()
+        more = ""
+        begun = time.time_ns()
+        while not self._stop.is_set():
+            self.counts["list"] += not more
+            page = self._origin.page(more)
+            moment = self._moment()
+            for item in page.items:
+                seen.add(item.uid)
+                self._index.put(item, moment)
+            more = page.more
+            if not more:
+                break
+        for uid in self._index.uids(self.resource.kind) - seen:
+            self._index.remove(self.resource.kind, uid, self._moment())
+        # A list is of the time at which it was begun, or later.
+        self.caught_up_ns = begun
+        self._version = page.version
+        self._well()
+
+    def _watch(self) -> None:
+        self.counts["watch"] += 1
+        for event in self._origin.watch(self._version):
+            if event.type == "ERROR":
+                raise Refused(event.code, event.message)
+            self._version = event.version or self._version
+            if event.item is not None:
+                self.counts["event"] += 1
+                self._apply(event)
+            self._well()
+            if self._stop.is_set():
+                return
+
+    def _apply(self, event: Event) -> None:
+        assert event.item is not None
+        if event.type == "DELETED":
+            self._index.remove(self.resource.kind, event.item.uid, self._moment())
+        else:
+            self._index.put(event.item, self._moment())
+
+    def _moment(self) -> Moment:
+        now = time.time_ns()
+        return Moment(now, max(0, min(now, self.caught_up_ns) - int(LAG * 1e9)))
+
+    def _well(self) -> None:
+        if self.problem:
+            log.info("kubernetes: %s: up to date", self.resource.kind)
+        self.problem = ""
+        self._failures = 0
