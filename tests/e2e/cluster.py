@@ -7,9 +7,11 @@ by several threads. Each change of an address is in :class:`tests.e2e.truth.Trut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
@@ -74,6 +76,17 @@ class Pod:
 Plan = tuple[Owner | str, str, Sequence[str], Thing]
 
 
+#: Pods that differ in little: those of one owner.
+_Like = tuple[str, str, bool]
+
+
+def _like(plan: Plan) -> _Like:
+    owner, _, addresses, _ = plan
+    if isinstance(owner, str):
+        return owner, "", bool(addresses)
+    return owner.namespace, str(owner.direct["metadata"]["uid"]), bool(addresses)
+
+
 class Cluster:
     """
     Makes, moves and deletes.
@@ -90,6 +103,7 @@ class Cluster:
         self.services: dict[tuple[str, str], Thing] = {}
         self._node_addresses: dict[str, tuple[str, ...]] = {}
         self._slices: dict[tuple[str, str], int] = {}
+        self._server = server
         self._client: Client = server.admin
         self._threads = threads
         self._taken = 0
@@ -172,6 +186,52 @@ class Cluster:
         made = self.each(lambda plan: self.make_pod(*plan), plans)
         self.pods += made
         return made
+
+    def store_pods(self, plans: Iterable[Plan]) -> list[Pod]:
+        """
+        Likewise, ten times as fast: written into etcd.
+
+        The API server makes the first pod of each owner; the others are copies of it, with names,
+        identifiers, nodes and addresses of their own.
+        """
+        planned = list(plans)
+        firsts = {_like(plan): plan for plan in reversed(planned)}
+        patterns = dict(zip(firsts, self.each(self._pattern, firsts.values()), strict=True))
+        made: dict[int, Pod] = {id(firsts[key]): pod for key, (pod, _) in patterns.items()}
+        with self._server.etcd() as etcd:
+            etcd.put(self._copies(planned, patterns, made))
+        # The answer is not given before the server has heard of all of them.
+        self._client.call("GET", "/api/v1/pods?limit=1")
+        pods = [made[id(plan)] for plan in planned]
+        self.truth.known(*(hold for pod in pods for hold in pod.holds if hold.known_ns is None))
+        self.pods += pods
+        return pods
+
+    def _pattern(self, plan: Plan) -> tuple[Pod, Object]:
+        """A pod from the API server, and all that it says of it."""
+        pod = self.make_pod(*plan)
+        return pod, self._client.call("GET", pod.path)
+
+    def _copies(
+        self,
+        plans: Iterable[Plan],
+        patterns: Mapping[_Like, tuple[Pod, Object]],
+        made: dict[int, Pod],
+    ) -> Iterator[tuple[str, bytes]]:
+        """Keys and values of etcd; the pods are added to ``made``."""
+        for plan in plans:
+            if id(plan) not in made:
+                _, name, addresses, node = plan
+                first, pattern = patterns[_like(plan)]
+                uid = str(uuid.uuid4())
+                thing = replace(first.thing, name=name, uid=uid, node=node.name, zone=node.zone)
+                if first.thing.owner == (POD, first.thing.name):
+                    thing = replace(thing, owner=(POD, name), labels={"app": name})
+                holds = tuple(self.truth.take(address, thing) for address in addresses)
+                hosts = self._node_addresses[node.name]
+                made[id(plan)] = Pod(thing, node, tuple(addresses) or hosts, holds)
+                body = manifests.copy_of_pod(pattern, thing, addresses or hosts, hosts)
+                yield f"/registry/pods/{thing.namespace}/{name}", json.dumps(body).encode()
 
     def finish(self, pod: Pod) -> None:
         """

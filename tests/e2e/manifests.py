@@ -129,6 +129,25 @@ def pod_status(phase: str, addresses: Sequence[str], host_addresses: Sequence[st
     return status
 
 
+def copy_of_pod(
+    pattern: Object, thing: Thing, addresses: Sequence[str], host_addresses: Sequence[str]
+) -> Object:
+    """Another pod that has everything as the pattern has it but what is its own."""
+    own = {"name": thing.name, "uid": thing.uid, "labels": dict(thing.labels)}
+    status = pattern["status"] | {
+        "podIP": addresses[0],
+        "podIPs": [{"ip": address} for address in addresses],
+        "hostIP": host_addresses[0],
+        "hostIPs": [{"ip": address} for address in host_addresses],
+    }
+    kept = {k: v for k, v in pattern["metadata"].items() if k != "resourceVersion"}
+    return pattern | {
+        "metadata": kept | own,
+        "spec": pattern["spec"] | {"nodeName": thing.node},
+        "status": status,
+    }
+
+
 def workload(kind: str, name: str, owner: Object | None = None) -> Object:
     """What owns pods: any kind but a CronJob."""
     labels = {"app": name}

@@ -48,7 +48,7 @@ def populate(cluster: Cluster, what: Population) -> list[Pod]:
         range(apps),
     )
     plans = list(_plans(cluster, what, owners, kinds, nodes))[: what.pods]
-    pods = cluster.make_pods(plans)
+    pods = cluster.store_pods(plans)
     served = [number for number, kind in enumerate(kinds) if kind in _SERVED]
     cluster.each(lambda number: _serve(cluster, what, owners[number], number, pods), served)
     return pods
