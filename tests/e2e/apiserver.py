@@ -8,11 +8,13 @@ role-based access control are as in a cluster.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -60,9 +62,53 @@ _ETCD_FLAGS = (
     # No machine loses power here: a process that is killed loses nothing without it.
     "--unsafe-no-fsync",
     "--quota-backend-bytes=4294967296",
+    # So often the API server hears which revision it is at; clusters have 5 s. Bookmarks say it.
+    "--watch-progress-notify-interval=1s",
 )
 #: Of etcd, where it runs. It wants it to look like a host and a port.
 _SOCKET = "etcd:1"
+
+#: Service accounts' requests are written down.
+_AUDIT = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - {level: Metadata, userGroups: ["system:serviceaccounts"]}
+  - {level: None}
+"""
+#: Flags: watches are answered by etcd, which knows all that was since it was compacted. With the
+#: cache that the server has otherwise, what was before its own start is gone.
+UNCACHED = ("--watch-cache=false",)
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    One that a service account made.
+
+    Args:
+        account: ``namespace:name``.
+        verb: As role-based access control has it: ``list``, ``watch``, ``get``, ...
+        resource: As ``pods`` or ``replicasets``; empty for what is none.
+        path: With its parameters.
+        code: Of the answer; of a watch, that of its beginning.
+    """
+
+    account: str
+    verb: str
+    resource: str
+    path: str
+    code: int
+
+
+def reading(*resources: str) -> list[dict[str, list[str]]]:
+    """Rules: list and watch, and nothing else; each as ``pods`` or ``apps/replicasets``."""
+    split = [one.rpartition("/") for one in resources]
+    return [
+        {"apiGroups": [group], "resources": [name], "verbs": ["list", "watch"]}
+        for group, _, name in split
+    ]
 
 
 def directory_of_binaries() -> Path:
@@ -81,16 +127,22 @@ class ApiServer:
     Args:
         directory: For their data, logs, keys and configuration.
         netns: Where they run; here if ``None``. They listen on 127.0.0.1 there.
+        flags: Of the API server, more than it has.
     """
 
-    def __init__(self, directory: Path, netns: Netns | None = None) -> None:
+    def __init__(
+        self, directory: Path, netns: Netns | None = None, flags: Sequence[str] = ()
+    ) -> None:
         self._binaries = directory_of_binaries()
         self._directory = directory
         self._netns = netns
+        self._flags = (*_FLAGS, *flags)
         self.authority = Authority(directory)
         self.port, *self._etcd_ports = _free_ports(3, netns)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         (directory / "tokens.csv").write_text(f'{_ADMIN},admin,admin,"system:masters"\n')
+        self._audit = directory / "audit.jsonl"
+        (directory / "audit.yaml").write_text(_AUDIT)
         self.authority.certificate("apiserver", "DNS:localhost,IP:127.0.0.1")
         self.authority.certificate("service-account", "DNS:service-account")
         self.admin = self.client(_ADMIN)
@@ -222,6 +274,20 @@ class ApiServer:
         path.write_text(yaml.safe_dump(content))
         return path
 
+    def requests(self) -> list[Request]:
+        """What service accounts asked for, all servers since the first one together, in order."""
+        text = self._audit.read_text() if self._audit.exists() else ""
+        found: dict[str, Request] = {}
+        for line in text.splitlines():
+            event = json.loads(line)
+            # A watch is written down when it begins, and again when it ends.
+            found.setdefault(event["auditID"], Request(
+                event["user"]["username"].removeprefix("system:serviceaccount:"), event["verb"],
+                event.get("objectRef", {}).get("resource", ""), event["requestURI"],
+                event.get("responseStatus", {}).get("code", 0),
+            ))  # fmt: skip
+        return list(found.values())
+
     def memory(self) -> int:
         """Octets that the API server has in memory now."""
         status = Path(f"/proc/{self._processes['kube-apiserver'].pid}/status").read_text()
@@ -270,12 +336,14 @@ class ApiServer:
     def _arguments(self) -> list[str]:
         key = self._directory / "service-account.key"
         return [
-            *_FLAGS,
+            *self._flags,
             f"--etcd-servers=http://127.0.0.1:{self._etcd_ports[0]}",
             "--bind-address=127.0.0.1",
             f"--secure-port={self.port}",
             f"--tls-cert-file={self._directory / 'apiserver.pem'}",
             f"--tls-private-key-file={self._directory / 'apiserver.key'}",
+            f"--audit-policy-file={self._directory / 'audit.yaml'}",
+            f"--audit-log-path={self._audit}",
             f"--token-auth-file={self._directory / 'tokens.csv'}",
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",

@@ -102,7 +102,7 @@ class Cluster:
         self.pods: list[Pod] = []
         self.services: dict[tuple[str, str], Thing] = {}
         self._node_addresses: dict[str, tuple[str, ...]] = {}
-        self._slices: dict[tuple[str, str], int] = {}
+        self._slices: dict[tuple[str, str], frozenset[str]] = {}
         self._server = server
         self._client: Client = server.admin
         self._threads = threads
@@ -171,7 +171,7 @@ class Cluster:
         thing = Thing(
             POD, name, namespace, made["metadata"]["uid"],
             owner=(POD, name) if isinstance(owner, str) else owner.top,
-            node=node.name, zone=node.zone, labels=body["metadata"]["labels"],
+            node=node.name, zone=node.zone, labels=made["metadata"]["labels"],
         )  # fmt: skip
         holds = tuple(self.truth.take(address, thing) for address in addresses)
         pod = Pod(thing, node, tuple(addresses) or self._node_addresses[node.name], holds)
@@ -224,9 +224,12 @@ class Cluster:
                 _, name, addresses, node = plan
                 first, pattern = patterns[_like(plan)]
                 uid = str(uuid.uuid4())
+                labels = dict(first.thing.labels) | _placed(node)
                 thing = replace(first.thing, name=name, uid=uid, node=node.name, zone=node.zone)
-                if first.thing.owner == (POD, first.thing.name):
-                    thing = replace(thing, owner=(POD, name), labels={"app": name})
+                if first.thing.owner[0] == POD:
+                    labels["app"] = name
+                    thing = replace(thing, owner=(POD, name))
+                thing = replace(thing, labels=labels)
                 holds = tuple(self.truth.take(address, thing) for address in addresses)
                 hosts = self._node_addresses[node.name]
                 made[id(plan)] = Pod(thing, node, tuple(addresses) or hosts, holds)
@@ -274,16 +277,16 @@ class Cluster:
     def set_endpoints(self, namespace: str, name: str, pods: Sequence[Pod]) -> None:
         """The pods of a service, as its controller writes them after every change."""
         path = PATHS["EndpointSlice"].format(namespace)
-        slices = list(_slices(name, pods))
-        before = self._slices.get((namespace, name), 0)
-        for number, body in enumerate(slices):
-            if number < before:
-                self._client.call("PUT", f"{path}/{body['metadata']['name']}", body)
+        slices = {body["metadata"]["name"]: body for body in _slices(name, pods)}
+        before = self._slices.get((namespace, name), frozenset())
+        for own, body in slices.items():
+            if own in before:
+                self._client.call("PUT", f"{path}/{own}", body)
             else:
                 self._client.call("POST", path, body)
-        for number in range(len(slices), before):
-            self._client.call("DELETE", f"{path}/{name}-{number:05}")
-        self._slices[namespace, name] = len(slices)
+        for own in before - slices.keys():
+            self._client.call("DELETE", f"{path}/{own}")
+        self._slices[namespace, name] = frozenset(slices)
 
     def _make_node(self, number: int) -> Thing:
         zone = _ZONES[number % len(_ZONES)]
@@ -314,9 +317,13 @@ class Cluster:
         )  # fmt: skip
 
 
+def _placed(node: Thing) -> dict[str, str]:
+    """Labels that the API server gives a pod for its node."""
+    return {key: value for key, value in node.labels.items() if key.startswith("topology.")}
+
+
 def _slices(name: str, pods: Sequence[Pod]) -> Iterator[Object]:
     """Slices of a service's endpoints: each of one family, none with too many."""
-    number = 0
     for family, mark in (("IPv4", "."), ("IPv6", ":")):
         endpoints = [
             manifests.endpoint(address, pod.thing)
@@ -324,7 +331,7 @@ def _slices(name: str, pods: Sequence[Pod]) -> Iterator[Object]:
             for address in pod.addresses
             if mark in address
         ]
-        for at in range(0, len(endpoints), _SLICE):
-            some = endpoints[at : at + _SLICE]
-            yield manifests.endpoint_slice(f"{name}-{number:05}", name, some, family)
-            number += 1
+        for number in range(-(-len(endpoints) // _SLICE)):
+            some = endpoints[number * _SLICE :][:_SLICE]
+            own = f"{name}-{family.lower()}-{number}"
+            yield manifests.endpoint_slice(own, name, some, family)
