@@ -59,12 +59,14 @@ class Pod:
         thing: What its addresses are attributed to.
         node: Where it runs.
         addresses: Its own; the node's for one of the host's network.
+        started: When it was made.
         holds: Of its addresses; none for one of the host's network.
     """
 
     thing: Thing
     node: Thing
     addresses: tuple[str, ...]
+    started: str
     holds: tuple[Hold, ...] = field(default=(), hash=False, compare=False)
 
     @property
@@ -94,6 +96,8 @@ class Cluster:
     Args:
         server: Who is told.
         threads: That tell it.
+
+    ``pods`` are those that were made in bulk, ``services`` and ``nodes`` those that are there.
     """
 
     def __init__(self, server: ApiServer, threads: int = 8) -> None:
@@ -101,6 +105,7 @@ class Cluster:
         self.nodes: list[Thing] = []
         self.pods: list[Pod] = []
         self.services: dict[tuple[str, str], Thing] = {}
+        self._service_holds: dict[str, list[Hold]] = {}
         self._node_addresses: dict[str, tuple[str, ...]] = {}
         self._slices: dict[tuple[str, str], frozenset[str]] = {}
         self._server = server
@@ -173,15 +178,14 @@ class Cluster:
             owner=(POD, name) if isinstance(owner, str) else owner.top,
             node=node.name, zone=node.zone, labels=made["metadata"]["labels"],
         )  # fmt: skip
+        started = manifests.now()
         holds = tuple(self.truth.take(address, thing) for address in addresses)
-        pod = Pod(thing, node, tuple(addresses) or self._node_addresses[node.name], holds)
-        self._tell(pod, "Running")
+        pod = Pod(thing, node, tuple(addresses) or self._node_addresses[node.name], started, holds)
+        self._tell(pod)
         self.truth.known(*holds)
         return pod
 
-    def make_pods(
-        self, plans: Iterable[tuple[Owner | str, str, Sequence[str], Thing]]
-    ) -> list[Pod]:
+    def make_pods(self, plans: Iterable[Plan]) -> list[Pod]:
         """Many, with several threads: arguments of :meth:`make_pod`."""
         made = self.each(lambda plan: self.make_pod(*plan), plans)
         self.pods += made
@@ -232,7 +236,7 @@ class Cluster:
                 thing = replace(thing, labels=labels)
                 holds = tuple(self.truth.take(address, thing) for address in addresses)
                 hosts = self._node_addresses[node.name]
-                made[id(plan)] = Pod(thing, node, tuple(addresses) or hosts, holds)
+                made[id(plan)] = Pod(thing, node, tuple(addresses) or hosts, first.started, holds)
                 body = manifests.copy_of_pod(pattern, thing, addresses or hosts, hosts)
                 yield f"/registry/pods/{thing.namespace}/{name}", json.dumps(body).encode()
 
@@ -242,16 +246,17 @@ class Cluster:
 
         The object stays, and says for ever that they were its own.
         """
+        finished = manifests.now()
         self.truth.leave(*pod.holds)
-        self._tell(pod, "Succeeded")
+        self._tell(pod, finished)
         self.truth.gone(*pod.holds)
 
     def terminate(self, pod: Pod) -> None:
-        """Ask a pod to end. It has its addresses until :meth:`delete`."""
+        """Ask a pod to end. It has its addresses until :meth:`finish` or :meth:`delete`."""
         self._client.call("DELETE", f"{pod.path}?gracePeriodSeconds=30")
 
     def delete(self, pod: Pod) -> None:
-        """A pod is gone at once."""
+        """A pod is gone at once, and its addresses are free, if they were not before."""
         open_holds = [hold for hold in pod.holds if hold.until_ns is None]
         self.truth.leave(*open_holds)
         self._client.call("DELETE", f"{pod.path}?gracePeriodSeconds=0")
@@ -262,6 +267,17 @@ class Cluster:
         self.delete(pod)
         return self.make_pod(owner, name, pod.addresses if pod.holds else (), pod.node)
 
+    def hand_over(self, pod: Pod, owner: Owner | str, name: str) -> Pod:
+        """
+        Likewise, but the first is still there, and says that the addresses are its own, when the
+        second has them already: it is asked to end, its containers end, its object goes last.
+        """
+        self.terminate(pod)
+        self.finish(pod)
+        made = self.make_pod(owner, name, pod.addresses, pod.node)
+        self.delete(pod)
+        return made
+
     def make_service(
         self, namespace: str, name: str, pods: Sequence[Pod], families: Sequence[str] = ("IPv4",)
     ) -> Thing:
@@ -270,9 +286,20 @@ class Cluster:
         thing = Thing(SERVICE, name, namespace, made["metadata"]["uid"], owner=(SERVICE, name))
         holds = [self.truth.take(address, thing) for address in made["spec"]["clusterIPs"]]
         self.truth.known(*holds)
+        self._service_holds[thing.uid] = holds
         self.services[namespace, name] = thing
         self.set_endpoints(namespace, name, pods)
         return thing
+
+    def delete_service(self, thing: Thing) -> None:
+        """A service is gone, with its addresses."""
+        self.set_endpoints(thing.namespace, thing.name, ())
+        holds = [hold for hold in self._service_holds.pop(thing.uid) if hold.until_ns is None]
+        self.truth.leave(*holds)
+        path = PATHS[SERVICE].format(thing.namespace)
+        self._client.call("DELETE", f"{path}/{thing.name}")
+        self.truth.gone(*holds)
+        del self.services[thing.namespace, thing.name]
 
     def set_endpoints(self, namespace: str, name: str, pods: Sequence[Pod]) -> None:
         """The pods of a service, as its controller writes them after every change."""
@@ -300,9 +327,9 @@ class Cluster:
         self._node_addresses[thing.name] = addresses
         return thing
 
-    def _tell(self, pod: Pod, phase: str) -> None:
+    def _tell(self, pod: Pod, finished: str = "") -> None:
         hosts = self._node_addresses[pod.node.name]
-        status = {"status": manifests.pod_status(phase, pod.addresses, hosts)}
+        status = {"status": manifests.pod_status(pod.addresses, hosts, pod.started, finished)}
         self._client.call("PATCH", f"{pod.path}/status", status)
 
     @staticmethod

@@ -104,29 +104,37 @@ def pod(
     }  # fmt: skip
 
 
-def pod_status(phase: str, addresses: Sequence[str], host_addresses: Sequence[str]) -> Object:
-    """What a kubelet says of a pod: its phase and its addresses, if it has any yet."""
-    runs, when = phase == "Running", now()
-    ended = {"terminated": {"exitCode": 0, "finishedAt": when, "startedAt": when}}
+def pod_status(
+    addresses: Sequence[str], host_addresses: Sequence[str], started: str, finished: str = ""
+) -> Object:
+    """
+    What a kubelet says of a pod that has its addresses.
+
+    Args:
+        addresses: The pod's, also when it has none any more: it keeps saying what they were.
+        host_addresses: The node's.
+        started: When the kubelet saw it, before it had an address.
+        finished: When its containers ended; empty while they run.
+    """
+    ended = {"terminated": {"exitCode": 0, "startedAt": started, "finishedAt": finished}}
     conditions = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady")
-    status: Object = {
-        "phase": phase,
+    return {
+        "phase": "Succeeded" if finished else "Running",
         "hostIP": host_addresses[0],
         "hostIPs": [{"ip": address} for address in host_addresses],
-        "startTime": when,
+        "podIP": addresses[0],
+        "podIPs": [{"ip": address} for address in addresses],
+        "startTime": started,
         "conditions": [
-            {"type": kind, "status": str(runs), "lastTransitionTime": when} for kind in conditions
+            {"type": kind, "status": str(not finished), "lastTransitionTime": finished or now()}
+            for kind in conditions
         ],
         "containerStatuses": [{
-            "name": "main", "image": _IMAGE, "imageID": _IMAGE, "ready": runs, "restartCount": 0,
-            "containerID": "containerd://" + 64 * "0",
-            "state": {"running": {"startedAt": when}} if runs else ended,
+            "name": "main", "image": _IMAGE, "imageID": _IMAGE, "ready": not finished,
+            "restartCount": 0, "containerID": "containerd://" + 64 * "0",
+            "state": ended if finished else {"running": {"startedAt": started}},
         }],
     }  # fmt: skip
-    if addresses:
-        status["podIP"] = addresses[0]
-        status["podIPs"] = [{"ip": address} for address in addresses]
-    return status
 
 
 def copy_of_pod(

@@ -74,9 +74,9 @@ def test_a_list_in_pages_is_of_one_moment(server: ApiServer, cluster: Cluster) -
 
 def test_a_watch_begins_where_a_list_ended(server: ApiServer, cluster: Cluster) -> None:
     """
-    Every change since, in order; then a bookmark, two seconds before the watch ends.
+    Every change since, in order; then bookmarks, the last one shortly before the watch ends.
 
-    Only if something has changed that is not watched: the bookmark's version is past it.
+    Only if something has changed that is not watched: the last one's version is past it.
     """
     version = _version(server.admin)
     made = cluster.make_pod("ns-0", "short", ["10.200.0.2"], cluster.nodes[0])
@@ -88,11 +88,11 @@ def test_a_watch_begins_where_a_list_ended(server: ApiServer, cluster: Cluster) 
         cluster.namespaces("another")
         revision = server.revision()
         events += watched
-    assert _said(events[4:]) == [("BOOKMARK", "")]
+    assert set(_said(events[4:])) == {("BOOKMARK", "")}
     versions = [int(one["object"]["metadata"]["resourceVersion"]) for one in events]
     assert sorted(versions) == versions
     assert version < versions[0]
-    assert versions[3] < revision <= versions[4]
+    assert versions[3] < revision <= versions[-1]
 
 
 def test_a_watch_can_bring_the_list(server: ApiServer, cluster: Cluster) -> None:

@@ -93,10 +93,13 @@ class Verdict:
         """Whether an attribution is right; empty words for none."""
         if not (kind or namespace or name):
             return self.unknown
-        return any(
-            (one.kind, one.namespace, one.name) == (kind, namespace, name)
-            for one in self.right + self.left
-        )
+        return bool(self.those(kind, namespace, name))
+
+    def those(self, kind: str, namespace: str, name: str) -> list[Thing]:
+        """Who of those that are right is called so."""
+        asked = (kind, namespace, name)
+        return [one for one in self.right + self.left
+                if (one.kind, one.namespace, one.name) == asked]  # fmt: skip
 
 
 class Truth:
@@ -114,9 +117,13 @@ class Truth:
     def take(self, address: str, what: Thing) -> Hold:
         """From now on an address is a thing's."""
         made = Hold(what, time.time_ns())
-        with self._lock:
-            self._holds[packed(address)].append(made)
+        self.add(address, made)
         return made
+
+    def add(self, address: str, hold: Hold) -> None:
+        """Write down what is known already: later than all that was of this address."""
+        with self._lock:
+            self._holds[packed(address)].append(hold)
 
     @staticmethod
     def known(*holds: Hold) -> None:
