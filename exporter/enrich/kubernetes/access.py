@@ -181,7 +181,7 @@ def _file(section: Mapping[str, Any], key: str, path: Path) -> Path | None:
 
 
 def _inside(section: Mapping[str, Any], key: str) -> str:
-    return base64.b64decode(section.get(key) or "").decode()
+    return base64.b64decode("".join((section.get(key) or "").split()), validate=True).decode()
 
 
 def _load(context: ssl.SSLContext, chain: str) -> None:

@@ -34,7 +34,7 @@ def row_of(newest: Hold) -> Row:
         return Row(0, ended)
     if len(lasting) > 1:
         return Row(0, FOREVER)
-    return Row(lasting[0].slot, max(ended, lasting[0].possible_from))
+    return Row(lasting[0].slot, max(ended, lasting[0].there_from))
 
 
 class AddressTable:

@@ -58,6 +58,10 @@ class Server:
         """Break off what is under way."""
         self._client.close()
 
+    def release(self) -> None:
+        """Give the connection back."""
+        self._client.disconnect()
+
     def _note(self, now_ns: int) -> None:
         if self.reflector is not None:
             self.reflector.note(now_ns)

@@ -3,8 +3,8 @@ Who had an address when, as far as one can know.
 
 What the API says is late, and by how much is not said. So each time that something held an address
 has two beginnings and two ends: *sure* is when nobody else can have had it, *possible* when it may
-have. A flow is given to who surely had the address all the while, or to the only one that can have
-had it when the flow began; else to nobody.
+have. A flow is given to who surely had the address all the while; else to the only one that can
+have had it, if that was there when the flow began; else to nobody.
 """
 
 from __future__ import annotations
@@ -30,17 +30,32 @@ class Hold:
     Args:
         slot: Number of the object.
         possible_from: It did not have it before.
+        there_from: The object was there, though it may not have had the address yet.
         sure_from: It has it since then at the latest.
         before: Another's time with the same address: earlier, or at the same time.
     """
 
-    __slots__ = ("before", "possible_from", "possible_to", "slot", "sure_from", "sure_to")
+    __slots__ = (
+        "before",
+        "possible_from",
+        "possible_to",
+        "slot",
+        "sure_from",
+        "sure_to",
+        "there_from",
+    )
 
     def __init__(
-        self, slot: int, possible_from: int, sure_from: int, before: Hold | None = None
+        self,
+        slot: int,
+        possible_from: int,
+        there_from: int,
+        sure_from: int,
+        before: Hold | None = None,
     ) -> None:
         self.slot = slot
         self.possible_from = min(possible_from, sure_from)
+        self.there_from = min(there_from, sure_from)
         self.sure_from = sure_from
         self.sure_to = FOREVER
         self.possible_to = FOREVER
@@ -73,7 +88,7 @@ class Holds:
 
     Args:
         slots: int64, shape (m, k): 0 where there is none.
-        bounds: int64, shape (4, m, k): possible_from, sure_from, sure_to, possible_to.
+        bounds: int64, shape (5, m, k): possible_from, there_from, sure_from, sure_to, possible_to.
     """
 
     slots: I8
@@ -98,14 +113,15 @@ class Holds:
         only, others = np.zeros_like(sure), np.zeros_like(sure)
         for number in range(self.slots.shape[1]):
             slot = self.slots[which, number]
-            possible_from, sure_from, sure_to, possible_to = self.bounds[:, which, number]
+            bounds = self.bounds[:, which, number]
+            possible_from, there_from, sure_from, sure_to, possible_to = bounds
             there = slot != 0
             is_sure = there & (sure_from <= start) & (end <= sure_to)
             sure[is_sure] = slot[is_sure]
             sures += is_sure
             overlaps = there & (possible_from <= end) & (start <= possible_to)
             others += overlaps
-            begins = overlaps & (possible_from <= start)
+            begins = overlaps & (there_from <= start)
             only[begins] = slot[begins]
         only[others != 1] = 0
         chosen = np.where(sures == 1, sure, np.where(sures == 0, only, 0))
@@ -117,12 +133,13 @@ def holds_of(chains: list[list[Hold]]) -> Holds:
     """The times of addresses as arrays; each has one at least."""
     width = max(map(len, chains), default=1)
     slots = np.zeros((len(chains), width), np.int64)
-    bounds = np.zeros((4, len(chains), width), np.int64)
+    bounds = np.zeros((5, len(chains), width), np.int64)
     for row, times in enumerate(chains):
         for column, one in enumerate(times):
             slots[row, column] = one.slot
             bounds[:, row, column] = (
                 one.possible_from,
+                one.there_from,
                 one.sure_from,
                 one.sure_to,
                 one.possible_to,

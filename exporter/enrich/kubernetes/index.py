@@ -60,9 +60,15 @@ class Answer:
 
 
 class Index:
-    """Objects by uid, and who has or had an address."""
+    """
+    Objects by uid, and who has or had an address.
 
-    def __init__(self) -> None:
+    Args:
+        resolution_ns: Of the times that the API tells: they are cut off to seconds.
+    """
+
+    def __init__(self, resolution_ns: int = 1_000_000_000) -> None:
+        self._resolution_ns = resolution_ns
         self.lock = threading.Lock()
         self._entities: dict[str, dict[str, Entity]] = {}
         self._slot_of: dict[str, int] = {}
@@ -178,10 +184,17 @@ class Index:
             self._objects[slot] = new
             self._changed.add(slot)
         # The first address of an object is its own from the beginning, though it is told late.
-        begins = max(new.since_ns, moment.caught_up_ns) if had else new.since_ns
+        possible_from, there_from = new.since_ns, new.since_ns + self._resolution_ns
+        if had:
+            possible_from = max(possible_from, moment.caught_up_ns)
+            there_from = moment.now_ns
         for address in new.addresses:
             if address not in had:
-                self._begin(address, slot, begins, moment)
+                before = self._holds.get(address)
+                hold = Hold(slot, possible_from, there_from, moment.now_ns, before)
+                self._holds[address] = hold
+                self._uses[slot] += 1
+                self._pending.add(address)
         for address in had:
             if address not in new.addresses:
                 self._end(address, slot, moment)
@@ -216,12 +229,6 @@ class Index:
             self._end(address, slot, moment)
         if not self._uses[slot]:
             self._give_slot(slot)
-
-    def _begin(self, address: bytes, slot: int, possible_from: int, moment: Moment) -> None:
-        before = self._holds.get(address)
-        self._holds[address] = Hold(slot, possible_from, moment.now_ns, before)
-        self._uses[slot] += 1
-        self._pending.add(address)
 
     def _end(self, address: bytes, slot: int, moment: Moment) -> None:
         for one in chain(self._holds.get(address)):

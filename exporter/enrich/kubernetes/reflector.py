@@ -47,6 +47,9 @@ class Origin(Protocol):
     def close(self) -> None:
         """From any thread: break off what is under way."""
 
+    def release(self) -> None:
+        """From the thread that asked: give back what is open."""
+
 
 class Reflector:
     """
@@ -91,6 +94,12 @@ class Reflector:
         self.caught_up_ns = now_ns
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        finally:
+            self._origin.release()
+
+    def _follow(self) -> None:
         while not self._stop.is_set():
             try:
                 if not self._version:
