@@ -63,17 +63,19 @@ def test_types_are_declared_in_the_headers() -> None:
     assert all(f"enum {name} {{" in text for name in ENUMS)
 
 
-@pytest.mark.parametrize("name", ["flow_pb2.py", "flow_pb2.pyi"])
+@pytest.mark.parametrize(
+    "name", ["flow_pb2.py", "flow_pb2.pyi", "kube_cache_pb2.py", "kube_cache_pb2.pyi"]
+)
 def test_protobuf_is_what_the_schema_gives(name: str, tmp_path: Path) -> None:
     """``make proto`` would change nothing."""
     if importlib.util.find_spec("grpc_tools") is None:
-        missing("grpcio-tools, to generate from proto/flow.proto")
+        missing("grpcio-tools, to generate from proto/")
     done = run(
         "grpc_tools.protoc",
         f"-I{ROOT / 'proto'}",
         f"--python_out={tmp_path}",
         f"--pyi_out={tmp_path}",
-        "flow.proto",
+        f"{name.partition('_pb2')[0]}.proto",
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / name).read_text() == (PACKAGE / "_pb" / name).read_text(), "run 'make proto'"

@@ -37,6 +37,7 @@ COMPOSITION = (
     "__main__",
     "cli",
     "cli_consume",
+    "cli_kube_cache",
     "config",
     "consume",
     "doctor",
@@ -53,8 +54,10 @@ OTHERS: dict[str, tuple[str, ...]] = {
 }
 #: Extras that the package imports where they are installed; others are for tests or for libraries.
 IMPORTED_EXTRAS = ("confluent", "parquet")
-#: (room, room) that the rule forbids and a reason allows. There is none.
-EXCEPTIONS: dict[tuple[str, str], str] = {}
+#: (room, room) that the rule forbids and a reason allows.
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("enrich", "_pb"): "messages of the shared cache of a Kubernetes cluster",
+}
 
 
 def allowed(room: str) -> set[str]:

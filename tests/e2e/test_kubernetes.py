@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from exporter.enrich.kubernetes.source import KubernetesSource
 from exporter.enrich.observer import AgentConfig
 from exporter.enrich.table import Enrichment, Surroundings, make
 from exporter.testing import Row, make_batch
-from tests.e2e.agent import Agent, wait_until
+from tests.e2e.agent import PROGRAM, Agent, wait_until
 from tests.e2e.apiserver import UNCACHED, ApiServer, reading
 from tests.e2e.cluster import Cluster, Pod
 from tests.e2e.net import End, Network, connect, plug
@@ -70,6 +71,9 @@ class World:
     made: int = 0
     #: No flow is older.
     begun_ns: int = field(default_factory=time.time_ns)
+    #: How long an agent may not know of a change, in seconds: an address is not handed on within
+    #: that time, or its flows are drained later than that.
+    late: float = COOLDOWN
 
     @property
     def truth(self) -> Truth:
@@ -95,7 +99,7 @@ class World:
                 self.hot += pod.addresses
             else:
                 self.cluster.delete(pod)
-                waiting.append((time.monotonic() + COOLDOWN, pod))
+                waiting.append((time.monotonic() + self.late, pod))
             while waiting and waiting[0][0] < time.monotonic():
                 _, old = waiting.pop(0)
                 namespace = old.thing.namespace
@@ -165,7 +169,7 @@ class Checker:
                     for what, value in record.metadata.items()}  # fmt: skip
             self.judge(address, start, end, said)
 
-    def judge(self, address: str, start: int, end: int, said: dict[str, object]) -> None:
+    def judge(self, address: str, start: int, end: int, said: Mapping[str, object]) -> None:
         kind, namespace, name = (
             str(said.get(f"k8s.{key}", "")) for key in ("kind", "namespace.name", "name")
         )
@@ -224,7 +228,11 @@ def flows(world: World, rng: random.Random, count: int) -> list[tuple[str, int, 
     now = time.time_ns()
     found = []
     still = [address for pod in rng.sample(world.pods, 50) for address in pod.addresses]
-    for late, some in ((2 * SECOND, world.hot[-60:]), (0, world.cold[-60:]), (0, still)):
+    for late, some in (
+        (int(world.late * SECOND), world.hot[-60:]),
+        (0, world.cold[-60:]),
+        (0, still),
+    ):
         for _ in range(count // 3 if some else 0):
             end = now - late - rng.randrange(3 * SECOND)
             found.append((rng.choice(some), end - rng.randrange(SECOND), end))
@@ -271,7 +279,8 @@ def away(world: World) -> Counter[str]:
     """
     rng = random.Random(6)
     with checking(world) as checker:
-        checker.lag = int(2 * (LAG + AWAY) * SECOND)
+        world.late = AWAY + LAG
+        checker.lag = int(2 * world.late * SECOND)
         before = lists(world)
         world.server.kill()
         try:
@@ -284,7 +293,7 @@ def away(world: World) -> Counter[str]:
         finally:
             world.server.start()
         with world.shuffling():
-            until = time.monotonic() + 4
+            until = time.monotonic() + 6
             while time.monotonic() < until:
                 checker.drain(flows(world, rng, 300))
         wait_until(lambda: not checker.source.state().problem, "it is well again")
@@ -292,6 +301,7 @@ def away(world: World) -> Counter[str]:
         now = time.time_ns()
         checker.drain([(a, now, now) for pod in world.pods[-100:] for a in pod.addresses])
         assert checker.verdicts["Pod"] > 1000
+        world.late = COOLDOWN
         return lists(world) - before
 
 
@@ -422,3 +432,60 @@ def test_an_agent(network: Network, tmp_path: Path) -> None:
         "pod": {"name": "web-5d4f8c7b9-1", "uid": client.thing.uid},
     }
     assert said["destination"]["k8s"]["owner"] == {"kind": "Pod", "name": "database"}
+
+
+def test_a_cache_for_many(tmp_path: Path) -> None:
+    """Twenty agents ask the API server eighty lists by themselves, and four through a cache."""
+    with ApiServer(tmp_path) as server:
+        cluster = Cluster(server)
+        pods = populate(cluster, Population(pods=400, nodes=5, namespaces=3, dual=True))
+        world = World(server, cluster, pods)
+        with ExitStack() as stack:
+            sources = [stack.enter_context(opened(world.config())) for _ in range(20)]
+            wait_until(lambda: not any(one.state().problem for one in sources), "all is listed")
+        asked = lists(world)
+        assert asked == {"pods": 20, "services": 20, "nodes": 20, "jobs": 20}
+        with cache_of(world) as address, ExitStack() as stack:
+            config = KubernetesConfig(cache=address, labels=("app",))
+            sources = [stack.enter_context(opened(config)) for _ in range(20)]
+            wait_until(lambda: not any(one.state().problem for one in sources), "all is told")
+            assert lists(world) - asked == {"pods": 1, "services": 1, "nodes": 1, "jobs": 1}
+            # As the API server says it, and so later changes.
+            with checking(world, cache=address) as checker:
+                now = time.time_ns()
+                addresses = [address_text(octets) for octets in world.truth._holds]
+                checker.drain([(address, now, now) for address in addresses])
+                assert checker.verdicts["unknown"] == 0
+                with world.shuffling():
+                    rng, until = random.Random(7), time.monotonic() + 4
+                    while time.monotonic() < until:
+                        checker.drain(flows(world, rng, 300))
+                assert checker.verdicts["Pod"] > 1000
+
+
+@contextmanager
+def opened(config: KubernetesConfig) -> Iterator[KubernetesSource]:
+    source = KubernetesSource(config)
+    source.open()
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+@contextmanager
+def cache_of(world: World) -> Iterator[str]:
+    """``flow-exporter kube-cache`` as a process."""
+    kubeconfig = world.config().kubeconfig
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    process = subprocess.Popen(
+        [PROGRAM, "kube-cache", "--kubeconfig", str(kubeconfig), "--listen", address,
+         "--labels", "other,app"],
+    )  # fmt: skip
+    try:
+        yield f"grpc://{address}"
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from exporter.enrich.kubernetes.access import Access, find
 from exporter.enrich.kubernetes.client import Client, Resource
 from exporter.enrich.kubernetes.config import KubernetesConfig
-from exporter.enrich.kubernetes.index import Index
 from exporter.enrich.kubernetes.objects import Event, Page, Parser
-from exporter.enrich.kubernetes.reflector import Reflector
+from exporter.enrich.kubernetes.reflector import Reflector, Store
 
 #: Pods that have ended have given their addresses back.
 _RUNNING = "status.phase!=Succeeded,status.phase!=Failed"
@@ -67,7 +66,7 @@ class Server:
             self.reflector.note(now_ns)
 
 
-def connect(config: KubernetesConfig, index: Index) -> list[Reflector]:
+def connect(config: KubernetesConfig, index: Store) -> list[Reflector]:
     """
     A reflector for each resource, not started.
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from exporter.enrich.kubernetes.client import Away, Refused, Resource
-from exporter.enrich.kubernetes.index import Index, Moment
-from exporter.enrich.kubernetes.objects import Event, Page
+from exporter.enrich.kubernetes.index import Moment
+from exporter.enrich.kubernetes.objects import Event, Item, Page
 from exporter.errors import ExporterError
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,19 @@ class Origin(Protocol):
         """From the thread that asked: give back what is open."""
 
 
+class Store(Protocol):
+    """What is kept up to date."""
+
+    def put(self, item: Item, moment: Moment, /) -> None:
+        """An object is there, or is another one now."""
+
+    def remove(self, kind: str, uid: str, moment: Moment, /) -> None:
+        """An object is gone."""
+
+    def uids(self, kind: str) -> set[str]:
+        """All objects of a kind."""
+
+
 class Reflector:
     """
     One resource, in a thread of its own.
@@ -61,7 +74,7 @@ class Reflector:
         index: What it is reflected in.
     """
 
-    def __init__(self, resource: Resource, origin: Origin, index: Index) -> None:
+    def __init__(self, resource: Resource, origin: Origin, index: Store) -> None:
         self.resource = resource
         self._origin = origin
         self._index = index
@@ -71,6 +84,7 @@ class Reflector:
         self._stop = threading.Event()
         self._version = ""
         self._failures = 0
+        self._failed: type[Exception] | None = None
         #: Why it is not up to date; empty if it is.
         self.problem = "not listed yet"
         #: Everything until then is known, Unix ns; 0 before the first list.
@@ -117,6 +131,9 @@ class Reflector:
         if not self.problem:
             log.warning("kubernetes: %s: the last answers are used", text)
         self.problem = text
+        if type(err) is not self._failed:
+            # A server that was away and refuses now is about to be well again.
+            self._failed, self._failures = type(err), 0
         self._failures += 1
         most = AWAY if isinstance(err, Away) else REFUSED
         wait = min(most, FIRST * 2 ** min(self._failures, 10))

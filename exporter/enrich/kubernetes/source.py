@@ -8,8 +8,8 @@ in the last five minutes. Never waits: threads list and watch, drains look up wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,22 @@ from exporter.enrich.base import Addresses, Found, State, Timed
 from exporter.enrich.kubernetes import attributes, index
 from exporter.enrich.kubernetes.config import KubernetesConfig
 from exporter.enrich.kubernetes.index import Answer, Index
-from exporter.enrich.kubernetes.reflector import Reflector
 
 #: Seconds without news after which /readyz says so, though no request has failed.
 _QUIET = 60.0
+
+
+class Feed(Protocol):
+    """What keeps the index up to date: a reflector of a resource, or the follower of a cache."""
+
+    problem: str
+    caught_up_ns: int
+
+    def start(self) -> None:
+        """Begin."""
+
+    def close(self) -> None:
+        """End. Again is fine."""
 
 
 class KubernetesSource:
@@ -40,13 +52,13 @@ class KubernetesSource:
     def __init__(
         self,
         config: KubernetesConfig,
-        connect: Callable[[KubernetesConfig, Index], list[Reflector]] | None = None,
+        connect: Callable[[KubernetesConfig, Index], Sequence[Feed]] | None = None,
     ) -> None:
         self._config = config
         self._connect = connect
         self.attributes: tuple[EndAttribute, ...] = attributes.attributes(config)
         self.index = Index()
-        self.reflectors: list[Reflector] = []
+        self.feeds: list[Feed] = []
         self._values: NDArray[Any] = np.full((len(self.attributes), 1), None, object)
         self._filled = np.ones(1, np.bool_)
         self._hits = self._misses = self._doubts = 0
@@ -58,26 +70,22 @@ class KubernetesSource:
         Raises:
             ConfigError: If there is no server to ask, or a file cannot be read.
         """
-        if self._connect is None:
-            from exporter.enrich.kubernetes.connect import connect
-
-            self._connect = connect
-        self.reflectors = self._connect(self._config, self.index)
-        for reflector in self.reflectors:
-            reflector.start()
+        self.feeds = list((self._connect or _connect)(self._config, self.index))
+        for feed in self.feeds:
+            feed.start()
 
     def close(self) -> None:
         """Stop. Again is fine."""
-        while self.reflectors:
-            self.reflectors.pop().close()
+        while self.feeds:
+            self.feeds.pop().close()
 
     def state(self) -> State:
         """What is wrong, if anything is, and since when; and counts."""
-        problems = [one.problem for one in self.reflectors if one.problem]
+        problems = [one.problem for one in self.feeds if one.problem]
         age = self._age()
         if problems and 0 < age < float("inf"):
             problems[0] += f" (answers are {age:.0f} s old)"
-        elif age > _QUIET and not problems and self.reflectors:
+        elif age > _QUIET and not problems and self.feeds:
             problems = [f"nothing heard for {age:.0f} s"]
         return State(
             problem=problems[0] if problems else "",
@@ -92,7 +100,7 @@ class KubernetesSource:
         """What is known now, for the time of each flow."""
         count = len(addresses)
         start_ns = addresses.window.start_ns
-        if self.reflectors and self._age() > self._config.max_age:
+        if self.feeds and self._age() > self._config.max_age:
             self._misses += count
             return Found(np.zeros(count, np.uint32), {})
         self.index.forget(min(start_ns or time.time_ns(), time.time_ns()) - index.KEEP_NS)
@@ -112,7 +120,7 @@ class KubernetesSource:
 
     def _age(self) -> float:
         """Seconds since all was known; infinite before the first list."""
-        oldest = min((one.caught_up_ns for one in self.reflectors), default=time.time_ns())
+        oldest = min((one.caught_up_ns for one in self.feeds), default=time.time_ns())
         return (time.time_ns() - oldest) / 1e9 if oldest else float("inf")
 
     def _timed(self, answer: Answer, used: NDArray[np.int64]) -> Timed | None:
@@ -153,3 +161,15 @@ class KubernetesSource:
             rows[:] = [attributes.values(self.index, slot) for slot in todo.tolist()]
             self._values[:, todo] = rows.T
             self._filled[todo] = True
+
+
+def _connect(config: KubernetesConfig, index: Index) -> Sequence[Feed]:
+    """The API server, or a cache of it."""
+    if config.cache:
+        # Imported here: what is not asked is not needed.
+        from exporter.enrich.kubernetes.cache.follower import Follower
+
+        return [Follower(config, index)]
+    from exporter.enrich.kubernetes.connect import connect
+
+    return connect(config, index)

@@ -20,7 +20,7 @@ def kubeconfig(directory: Path, cluster: dict[str, Any], user: dict[str, Any]) -
     context = {"cluster": "c", "user": "u"}
     path.write_text(yaml.safe_dump({
         "current-context": "now",
-        "contexts": [{"name": "now", "context": context}, {"name": "x", "context": {"cluster": "y"}}],
+        "contexts": [{"name": "now", "context": context}],
         "clusters": [{"name": "c", "cluster": cluster}],
         "users": [{"name": "u", "user": user}],
     }))  # fmt: skip
