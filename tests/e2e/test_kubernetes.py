@@ -28,6 +28,7 @@ from exporter.enrich.config import EnrichConfig
 from exporter.enrich.ends import EndEnricher
 from exporter.enrich.kubernetes import access
 from exporter.enrich.kubernetes.config import KubernetesConfig
+from exporter.enrich.kubernetes.history import chain
 from exporter.enrich.kubernetes.reflector import AWAY, LAG
 from exporter.enrich.kubernetes.source import KubernetesSource
 from exporter.enrich.observer import AgentConfig
@@ -38,7 +39,7 @@ from tests.e2e.apiserver import UNCACHED, ApiServer, reading
 from tests.e2e.cluster import Cluster, Pod
 from tests.e2e.net import End, Network, connect, plug
 from tests.e2e.population import Population, populate
-from tests.e2e.truth import Truth
+from tests.e2e.truth import Truth, packed
 
 SECOND = 1_000_000_000
 PODS = 10_000
@@ -169,21 +170,32 @@ class Checker:
                     for what, value in record.metadata.items()}  # fmt: skip
             self.judge(address, start, end, said)
 
+    def story(self, address: str, end: int, said: Mapping[str, object]) -> str:
+        """What there was and what was known of an address; seconds after the flow's end."""
+
+        def after(when: int | None) -> str:
+            return "-" if when is None else f"{(when - end) / SECOND:.3f}"
+
+        lines = [f"{address}: {said}; drained at {after(time.time_ns())}"]
+        for one in self.world.truth.of(address)[-3:]:
+            times = (one.since_ns, one.known_ns, one.until_ns, one.gone_ns)
+            lines.append(f"truth: {one.what.name} {[after(when) for when in times]}")
+        for hold in chain(self.source.index._holds.get(packed(address)))[:3]:
+            thing = self.source.index.object(hold.slot)
+            times = (hold.possible_from, hold.there_from, hold.sure_from, hold.sure_to,
+                     hold.possible_to)  # fmt: skip
+            lines.append(f"known: {thing and thing.name} {[after(when) for when in times]}")
+        return "\n".join(lines)
+
     def judge(self, address: str, start: int, end: int, said: Mapping[str, object]) -> None:
         kind, namespace, name = (
             str(said.get(f"k8s.{key}", "")) for key in ("kind", "namespace.name", "name")
         )
         verdict = self.world.truth.expect(address, start, end, self.lag)
-        assert verdict.accepts(kind, namespace, name) or not kind, (
-            address,
-            start,
-            end,
-            said,
-            verdict,
-        )
+        assert verdict.accepts(kind, namespace, name) or not kind, self.story(address, end, said)
         # Beside a change one may not know, but nowhere else.
         sure = self.world.truth.expect(address, start, end, self.lag, self.lag)
-        assert kind or sure.unknown, (address, start, end, sure, self.world.truth.of(address))
+        assert kind or sure.unknown, self.story(address, end, said)
         self.verdicts[kind or "unknown"] += 1
         if kind:
             things = [one for one in (*verdict.right, *verdict.left) if one.name == name]

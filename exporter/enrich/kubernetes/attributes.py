@@ -7,6 +7,7 @@ import re
 from exporter.batch.attributes import EndAttribute, Value
 from exporter.enrich.kubernetes.config import KubernetesConfig
 from exporter.enrich.kubernetes.index import Index
+from exporter.enrich.kubernetes.objects import Entity
 
 #: Source: flowlogs-pipeline pkg/pipeline/transform/kubernetes/enrich.go for the flat names, its
 #: OpenTelemetry rules and OpenTelemetry's semantic conventions (resource/k8s) for the paths.
@@ -42,9 +43,8 @@ def attributes(config: KubernetesConfig) -> tuple[EndAttribute, ...]:
     )
 
 
-def values(index: Index, slot: int) -> tuple[Value, ...]:
+def values(index: Index, one: Entity) -> tuple[Value, ...]:
     """Of one object, in the order of :func:`attributes`. The caller has the index's lock."""
-    one = index.object(slot)
     owner_kind, owner_name = index.owner(one)
     node = index.node(one.node) if one.node else None
     is_pod = one.kind == "Pod"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from exporter.batch.batch import U8
@@ -88,6 +89,8 @@ class Index:
         self._changed: set[int] = set()
         self._all_changed = False
         self.evictions = 0
+        #: Called after some changes, without the lock.
+        self.on_settle: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._holds)
@@ -105,6 +108,10 @@ class Index:
         with self.lock:
             self._remove(kind, uid, moment)
 
+    def settle(self) -> None:
+        """No more changes for a moment: time to prepare for questions."""
+        self.on_settle()
+
     def uids(self, kind: str) -> set[str]:
         """All objects of a kind."""
         with self.lock:
@@ -118,7 +125,7 @@ class Index:
             words: uint64, shape (u, 2), as ``Addresses.words``.
             start_ns: No flow began before, Unix ns.
         """
-        self._merge()
+        self.merge()
         rows = self._table.find(words)
         slots, since = self._table.take(rows)
         timed = since > start_ns
@@ -127,11 +134,9 @@ class Index:
         holds = holds_of([chain(self._holds[packed]) for packed in asked])
         return Answer(slots, timed, holds)
 
-    def object(self, slot: int) -> Entity:
+    def object(self, slot: int) -> Entity | None:
         """What a slot stands for. The caller has the lock."""
-        one = self._objects[slot]
-        assert one is not None, slot
-        return one
+        return self._objects[slot]
 
     def node(self, name: str) -> Entity | None:
         """By name. The caller has the lock."""
@@ -269,7 +274,8 @@ class Index:
         self._objects[slot] = None
         self._free.append(slot)
 
-    def _merge(self) -> None:
+    def merge(self) -> None:
+        """Take over what has changed since. The caller has the lock."""
         changes: dict[bytes, Row | None] = {}
         for address in self._pending:
             newest = self._holds.get(address)

@@ -60,6 +60,9 @@ class Store(Protocol):
     def remove(self, kind: str, uid: str, moment: Moment, /) -> None:
         """An object is gone."""
 
+    def settle(self) -> None:
+        """No more changes for a moment."""
+
     def uids(self, kind: str) -> set[str]:
         """All objects of a kind."""
 
@@ -84,6 +87,7 @@ class Reflector:
         self._stop = threading.Event()
         self._version = ""
         self._failures = 0
+        self._applied = 0
         self._failed: type[Exception] | None = None
         #: Why it is not up to date; empty if it is.
         self.problem = "not listed yet"
@@ -104,8 +108,12 @@ class Reflector:
             self._thread.join()
 
     def note(self, now_ns: int) -> None:
-        """There is nothing more to be heard, now."""
+        """A watch is up, and there is nothing more to be heard, now."""
         self.caught_up_ns = now_ns
+        if self._applied != self.counts["event"]:
+            self._applied = self.counts["event"]
+            self._index.settle()
+        self._well()
 
     def _run(self) -> None:
         try:
@@ -153,6 +161,7 @@ class Reflector:
             for item in page.items:
                 seen.add(item.uid)
                 self._index.put(item, moment)
+            self._index.settle()
             more = page.more
             if not more:
                 break

@@ -14,13 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.batch.attributes import EndAttribute
+from exporter.batch.attributes import EndAttribute, Value
 from exporter.batch.batch import U4, U8
 from exporter.enrich.base import Addresses, Found, State, Timed
 from exporter.enrich.kubernetes import attributes, index
 from exporter.enrich.kubernetes.config import KubernetesConfig
 from exporter.enrich.kubernetes.index import Answer, Index
 
+#: Objects that are prepared before a drain may come in between: some milliseconds.
+_CHUNK = 1_000
 #: Seconds without news after which /readyz says so, though no request has failed.
 _QUIET = 60.0
 
@@ -58,6 +60,7 @@ class KubernetesSource:
         self._connect = connect
         self.attributes: tuple[EndAttribute, ...] = attributes.attributes(config)
         self.index = Index()
+        self.index.on_settle = self.prepare
         self.feeds: list[Feed] = []
         self._values: NDArray[Any] = np.full((len(self.attributes), 1), None, object)
         self._filled = np.ones(1, np.bool_)
@@ -118,6 +121,21 @@ class KubernetesSource:
         }
         return Found(numbers, values, self._timed(answer, used))
 
+    def prepare(self) -> None:
+        """
+        Make what drains will ask for, on the thread that heard of it.
+
+        A drain finds nothing to do then, however many objects there are.
+        """
+        todo = _CHUNK
+        while todo == _CHUNK:
+            with self.index.lock:
+                self.index.merge()
+                live = self._refresh()
+                missing = live[~self._filled[live]][:_CHUNK]
+                self._fill(missing)
+                todo = len(missing)
+
     def _age(self) -> float:
         """Seconds since all was known; infinite before the first list."""
         oldest = min((one.caught_up_ns for one in self.feeds), default=time.time_ns())
@@ -137,6 +155,14 @@ class KubernetesSource:
 
     def _used(self, answer: Answer) -> NDArray[np.int64]:
         """Slots that the answer may be about, ascending, 0 first. The caller has the lock."""
+        marks = np.zeros(self._refresh()[-1] + 1, np.bool_)
+        marks[0] = True
+        marks[answer.slots] = True
+        marks[answer.holds.slots] = True
+        return np.flatnonzero(marks)
+
+    def _refresh(self) -> NDArray[np.int64]:
+        """Forget values of what has changed. The caller has the lock. Slots, ascending, 0 first."""
         changed, everything, count = self.index.changes()
         if count > len(self._filled):
             more = count - len(self._filled) + count // 8
@@ -147,20 +173,21 @@ class KubernetesSource:
             self._filled[1:] = False
         elif changed:
             self._filled[list(changed)] = False
-        marks = np.zeros(count, np.bool_)
-        marks[0] = True
-        marks[answer.slots] = True
-        marks[answer.holds.slots] = True
-        return np.flatnonzero(marks)
+        return np.arange(count)
 
     def _fill(self, used: NDArray[np.int64]) -> None:
         """Values of objects that have changed since they were last asked for."""
         todo = used[~self._filled[used]]
         if len(todo):
             rows = np.empty((len(todo), len(self.attributes)), object)
-            rows[:] = [attributes.values(self.index, slot) for slot in todo.tolist()]
+            rows[:] = [self._of(slot) for slot in todo.tolist()]
             self._values[:, todo] = rows.T
             self._filled[todo] = True
+
+    def _of(self, slot: int) -> tuple[Value, ...]:
+        """Values of an object; of a free slot none."""
+        one = self.index.object(slot)
+        return attributes.values(self.index, one) if one else (None,) * len(self.attributes)
 
 
 def _connect(config: KubernetesConfig, index: Index) -> Sequence[Feed]:

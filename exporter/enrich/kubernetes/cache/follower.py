@@ -116,6 +116,8 @@ class Follower:
         self._apply(changes.changes, self._moment(now, known))
         if changes.complete and self._seen is not None:
             self._forget(self._moment(now, known))
+        if changes.changes:
+            self._index.settle()
         if changes.epoch:
             self._position = pb.Position(epoch=changes.epoch, sequence=changes.sequence)
             self.caught_up_ns = known

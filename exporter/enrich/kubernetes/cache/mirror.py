@@ -71,6 +71,9 @@ class Mirror:
         with self._lock:
             self._remove(kind, uid)
 
+    def settle(self) -> None:
+        """Nothing: agents look when they are told."""
+
     def uids(self, kind: str) -> set[str]:
         """All objects of a kind."""
         with self._lock:

@@ -111,7 +111,12 @@ class World:
             times = np.array([[start], [end]], np.uint64)
             chosen, _ = answer.holds.decide(np.zeros(1, np.int64), times[0], times[1])
             slot = int(chosen[0])
-        return self.index.object(slot).uid if slot else ""
+        return self.name(slot)
+
+    def name(self, slot: int) -> str:
+        one = self.index.object(slot)
+        assert (one is None) == (slot == 0)
+        return one.uid if one else ""
 
 
 acts = st.tuples(
@@ -132,7 +137,7 @@ def every_flow(world: World, address: bytes) -> list[tuple[int, int, str]]:
     slots = np.full(len(spans), answer.slots[0], np.int64)
     if answer.timed[0]:
         slots, _ = answer.holds.decide(np.zeros(len(spans), np.int64), start, end)
-    names = [world.index.object(slot).uid if slot else "" for slot in slots.tolist()]
+    names = [world.name(slot) for slot in slots.tolist()]
     return [(*span, name) for span, name in zip(spans, names, strict=True)]
 
 
