@@ -182,9 +182,9 @@ class Checker:
             lines.append(f"truth: {one.what.name} {[after(when) for when in times]}")
         for hold in chain(self.source.index._holds.get(packed(address)))[:3]:
             thing = self.source.index.object(hold.slot)
-            times = (hold.possible_from, hold.there_from, hold.sure_from, hold.sure_to,
+            bounds = (hold.possible_from, hold.there_from, hold.sure_from, hold.sure_to,
                      hold.possible_to)  # fmt: skip
-            lines.append(f"known: {thing and thing.name} {[after(when) for when in times]}")
+            lines.append(f"known: {thing and thing.name} {[after(when) for when in bounds]}")
         return "\n".join(lines)
 
     def judge(self, address: str, start: int, end: int, said: Mapping[str, object]) -> None:

@@ -174,7 +174,9 @@ class Reflector:
 
     def _watch(self) -> None:
         self.counts["watch"] += 1
+        begun, heard = time.monotonic(), False
         for event in self._origin.watch(self._version):
+            heard = True
             if event.type == "ERROR":
                 raise Refused(event.code, event.message)
             self._version = event.version or self._version
@@ -184,6 +186,9 @@ class Reflector:
             self._well()
             if self._stop.is_set():
                 return
+        if not heard and time.monotonic() - begun < 1:
+            # Not at full speed for ever.
+            raise Away("the server ends watches at once")
 
     def _apply(self, event: Event) -> None:
         assert event.item is not None
