@@ -163,12 +163,13 @@ class Checker:
             for address, start, end in addresses
         ]
         batch = make_batch(*rows, window=Window(begun, time.time_ns()))
-        for (address, start, end), record in zip(
-            addresses, records(self.enrichment.apply(batch)), strict=True
-        ):
+        before = self.in_doubt()
+        enriched = self.enrichment.apply(batch)
+        listing = before or self.in_doubt()
+        for (address, start, end), record in zip(addresses, records(enriched), strict=True):
             said = {what.otel.removeprefix("destination."): value
                     for what, value in record.metadata.items()}  # fmt: skip
-            self.judge(address, start, end, said)
+            self.judge(address, (start, end), said, listing=listing)
 
     def story(self, address: str, end: int, said: Mapping[str, object]) -> str:
         """What there was and what was known of an address; seconds after the flow's end."""
@@ -187,7 +188,14 @@ class Checker:
             lines.append(f"known: {thing and thing.name} {[after(when) for when in bounds]}")
         return "\n".join(lines)
 
-    def judge(self, address: str, start: int, end: int, said: Mapping[str, object]) -> None:
+    def in_doubt(self) -> bool:
+        """Whether it is being told everything anew."""
+        return any(feed.in_doubt for feed in self.source.feeds)
+
+    def judge(
+        self, address: str, span: tuple[int, int], said: Mapping[str, object], *, listing: bool
+    ) -> None:
+        start, end = span
         kind, namespace, name = (
             str(said.get(f"k8s.{key}", "")) for key in ("kind", "namespace.name", "name")
         )
@@ -195,7 +203,7 @@ class Checker:
         assert verdict.accepts(kind, namespace, name) or not kind, self.story(address, end, said)
         # Beside a change one may not know, but nowhere else.
         sure = self.world.truth.expect(address, start, end, self.lag, self.lag)
-        assert kind or sure.unknown, self.story(address, end, said)
+        assert kind or listing or sure.unknown, self.story(address, end, said)
         self.verdicts[kind or "unknown"] += 1
         if kind:
             things = [one for one in (*verdict.right, *verdict.left) if one.name == name]

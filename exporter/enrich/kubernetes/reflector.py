@@ -91,6 +91,8 @@ class Reflector:
         self._failed: type[Exception] | None = None
         #: Why it is not up to date; empty if it is.
         self.problem = "not listed yet"
+        #: The server is there and goes on, and a list of what is so now is not complete yet.
+        self.in_doubt = False
         #: Everything until then is known, Unix ns; 0 before the first list.
         self.caught_up_ns = 0
         #: Of ``list``, ``watch``, ``event``.
@@ -135,6 +137,7 @@ class Reflector:
         code = err.code if isinstance(err, Refused) else 0
         if code == _GONE or (code in _BEGIN_AGAIN and not self._version):
             self._version = ""
+            self.in_doubt = True
         text = f"{self.resource.kind}: {err}"
         if not self.problem:
             log.warning("kubernetes: %s: the last answers are used", text)
@@ -157,6 +160,7 @@ class Reflector:
         while not self._stop.is_set():
             self.counts["list"] += not more
             page = self._origin.page(more)
+            self.in_doubt = True
             moment = self._moment()
             for item in page.items:
                 seen.add(item.uid)
@@ -205,4 +209,5 @@ class Reflector:
         if self.problem:
             log.info("kubernetes: %s: up to date", self.resource.kind)
         self.problem = ""
+        self.in_doubt = False
         self._failures = 0

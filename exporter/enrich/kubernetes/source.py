@@ -31,6 +31,7 @@ class Feed(Protocol):
     """What keeps the index up to date: a reflector of a resource, or the follower of a cache."""
 
     problem: str
+    in_doubt: bool
     caught_up_ns: int
 
     def start(self) -> None:
@@ -103,9 +104,14 @@ class KubernetesSource:
         """What is known now, for the time of each flow."""
         count = len(addresses)
         start_ns = addresses.window.start_ns
+        nothing = Found(np.zeros(count, np.uint32), {})
+        if any(feed.in_doubt for feed in self.feeds):
+            # Addresses may have gone from one to another since the last list, and in this one.
+            self._doubts += count
+            return nothing
         if self.feeds and self._age() > self._config.max_age:
             self._misses += count
-            return Found(np.zeros(count, np.uint32), {})
+            return nothing
         self.index.forget(min(start_ns or time.time_ns(), time.time_ns()) - index.KEEP_NS)
         with self.index.lock:
             answer = self.index.look_up(addresses.words(), start_ns)

@@ -50,6 +50,8 @@ class Follower:
         self._extra: tuple[int | None, ...] = ()
         #: Why it is not up to date; empty if it is.
         self.problem = "not listed yet"
+        #: The cache is there, and a list of what is so now is not complete yet.
+        self.in_doubt = False
         #: Everything until then is known, Unix ns; 0 before the first list.
         self.caught_up_ns = 0
         #: Of ``list``, ``watch``, ``event``.
@@ -113,6 +115,7 @@ class Follower:
         if changes.begins:
             self.counts["list"] += 1
             self._seen = {}
+            self.in_doubt = True
         self._apply(changes.changes, self._moment(now, known))
         if changes.complete and self._seen is not None:
             self._forget(self._moment(now, known))
@@ -121,6 +124,7 @@ class Follower:
         if changes.epoch:
             self._position = pb.Position(epoch=changes.epoch, sequence=changes.sequence)
             self.caught_up_ns = known
+            self.in_doubt = False
         self.problem = f"cache: {changes.problem}" if changes.problem else ""
 
     def _moment(self, now: int, known: int) -> Moment:

@@ -141,6 +141,17 @@ def test_what_is_wrong_is_said(follow: Callable[[Script], Reflector]) -> None:
     """While it is so."""
     one = follow(Script(Page([pod(1)], "5", ""), Refused(403, "pods is forbidden")))
     assert one.problem == "Pod: HTTP 403: pods is forbidden"
+    assert not one.in_doubt
+
+
+@pytest.mark.parametrize("last", [Page([pod(1)], "7", "more"), Away("gone again")])
+def test_in_doubt_until_the_list_is_complete(
+    follow: Callable[[Script], Reflector], last: Page | Away
+) -> None:
+    """Since the server said that it has forgotten, until everything is listed anew."""
+    assert follow(Script(Page([pod(1)], "5", ""), Refused(410, "Expired"), last)).in_doubt
+    complete = Script(Page([pod(1)], "5", ""), Refused(410, "Expired"), Page([pod(1)], "7", ""))
+    assert not follow(complete).in_doubt
 
 
 def test_changes_of_an_outage_are_old(follow: Callable[[Script], Reflector]) -> None:
