@@ -15,7 +15,7 @@ class Position(_message.Message):
     def __init__(self, epoch: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class Changes(_message.Message):
-    __slots__ = ("epoch", "sequence", "age_ns", "begins", "complete", "labels", "annotations", "changes", "problem")
+    __slots__ = ("epoch", "sequence", "age_ns", "begins", "complete", "labels", "annotations", "changes", "problem", "in_doubt")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     AGE_NS_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class Changes(_message.Message):
     ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    IN_DOUBT_FIELD_NUMBER: _ClassVar[int]
     epoch: str
     sequence: int
     age_ns: int
@@ -34,7 +35,8 @@ class Changes(_message.Message):
     annotations: _containers.RepeatedScalarFieldContainer[str]
     changes: _containers.RepeatedCompositeFieldContainer[Change]
     problem: str
-    def __init__(self, epoch: _Optional[str] = ..., sequence: _Optional[int] = ..., age_ns: _Optional[int] = ..., begins: _Optional[bool] = ..., complete: _Optional[bool] = ..., labels: _Optional[_Iterable[str]] = ..., annotations: _Optional[_Iterable[str]] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., problem: _Optional[str] = ...) -> None: ...
+    in_doubt: bool
+    def __init__(self, epoch: _Optional[str] = ..., sequence: _Optional[int] = ..., age_ns: _Optional[int] = ..., begins: _Optional[bool] = ..., complete: _Optional[bool] = ..., labels: _Optional[_Iterable[str]] = ..., annotations: _Optional[_Iterable[str]] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., problem: _Optional[str] = ..., in_doubt: _Optional[bool] = ...) -> None: ...
 
 class Change(_message.Message):
     __slots__ = ("gone", "thing")

@@ -247,7 +247,7 @@ def flows(world: World, rng: random.Random, count: int) -> list[tuple[str, int, 
     """
     now = time.time_ns()
     found = []
-    still = [address for pod in rng.sample(world.pods, 50) for address in pod.addresses]
+    still = [address for pod in rng.sample([*world.pods], 50) for address in pod.addresses]
     for late, some in (
         (int(world.late * SECOND), world.hot[-60:]),
         (0, world.cold[-60:]),

@@ -89,11 +89,18 @@ class Client:
     Args:
         access: Where to and how.
         caught_up: Called with the time (Unix ns) when a watch has nothing more to say for now.
+        connected: Called when somebody listens again, before anything is said.
     """
 
-    def __init__(self, access: Access, caught_up: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        access: Access,
+        caught_up: Callable[[int], None],
+        connected: Callable[[], None] = lambda: None,
+    ) -> None:
         self._access = access
         self._caught_up = caught_up
+        self._on_connected = connected
         self._files = access.watched()
         self._connection: http.client.HTTPConnection | None = None
         self._lock = threading.Lock()
@@ -197,6 +204,7 @@ class Client:
             connection = _connection(self._access)
             connection.connect()
             _keep_alive(connection.sock)
+            self._on_connected()
             with self._lock:
                 self._connection = connection
         if self._closed:

@@ -42,7 +42,7 @@ class Server:
         self._parser = Parser(
             resource.kind, config.labels, config.annotations, by_name=config.owners == "names"
         )
-        self._client = Client(access, self._note)
+        self._client = Client(access, self._note, self._connected)
         self.reflector: Reflector | None = None
 
     def page(self, more: str) -> Page:
@@ -60,6 +60,10 @@ class Server:
     def release(self) -> None:
         """Give the connection back."""
         self._client.disconnect()
+
+    def _connected(self) -> None:
+        if self.reflector is not None:
+            self.reflector.connected()
 
     def _note(self, now_ns: int) -> None:
         if self.reflector is not None:

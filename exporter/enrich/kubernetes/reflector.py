@@ -28,9 +28,9 @@ LAG = 2.0
 #: Seconds until a server that cannot be reached is tried again: it costs it nothing, and who hears
 #: late of a change may give an address to who had it before.
 FIRST, AWAY = 0.1, 2.0
-#: The same for one that answers with an error.
-REFUSED = 30.0
-_GONE = 410
+#: The same for one that answers with errors and has done so for a while; one that starts does, too.
+REFUSED, A_WHILE = 30.0, 60.0
+_GONE, _BUSY = 410, 429
 #: Expired and continuation too old: the list that was begun can not be finished.
 _BEGIN_AGAIN = (_GONE, 400)
 
@@ -86,12 +86,12 @@ class Reflector:
         )
         self._stop = threading.Event()
         self._version = ""
-        self._failures = 0
+        self._failures, self._since = 0, 0.0
         self._applied = 0
         self._failed: type[Exception] | None = None
         #: Why it is not up to date; empty if it is.
         self.problem = "not listed yet"
-        #: The server is there and goes on, and a list of what is so now is not complete yet.
+        #: The server is there and goes on, and what it has to say has not been heard yet.
         self.in_doubt = False
         #: Everything until then is known, Unix ns; 0 before the first list.
         self.caught_up_ns = 0
@@ -117,6 +117,10 @@ class Reflector:
             self._index.settle()
         self._well()
 
+    def connected(self) -> None:
+        """Somebody is there after all, and may have been for a moment."""
+        self.in_doubt = bool(self.problem)
+
     def _run(self) -> None:
         try:
             self._follow()
@@ -135,18 +139,19 @@ class Reflector:
 
     def _fail(self, err: Exception) -> None:
         code = err.code if isinstance(err, Refused) else 0
+        # Whoever is away or refuses tells others nothing either.
+        self.in_doubt = code in (_GONE, _BUSY)
         if code == _GONE or (code in _BEGIN_AGAIN and not self._version):
             self._version = ""
-            self.in_doubt = True
         text = f"{self.resource.kind}: {err}"
         if not self.problem:
             log.warning("kubernetes: %s: the last answers are used", text)
         self.problem = text
         if type(err) is not self._failed:
-            # A server that was away and refuses now is about to be well again.
-            self._failed, self._failures = type(err), 0
+            self._failed, self._failures, self._since = type(err), 0, time.monotonic()
         self._failures += 1
-        most = AWAY if isinstance(err, Away) else REFUSED
+        is_new = time.monotonic() - self._since < A_WHILE
+        most = AWAY if is_new or isinstance(err, Away) else REFUSED
         wait = min(most, FIRST * 2 ** min(self._failures, 10))
         asked = err.retry_after if isinstance(err, Refused) else 0.0
         # Not all agents of a cluster at once.
@@ -210,4 +215,4 @@ class Reflector:
             log.info("kubernetes: %s: up to date", self.resource.kind)
         self.problem = ""
         self.in_doubt = False
-        self._failures = 0
+        self._failures, self._failed = 0, None

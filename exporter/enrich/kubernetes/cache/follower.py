@@ -104,6 +104,7 @@ class Follower:
         if not self.problem:
             log.warning("kubernetes: cache %s: %s: the last answers are used", self._target, words)
         self.problem = f"cache {self._target}: {words}"
+        self.in_doubt = False
         # A list that broke off is begun again.
         self._seen = None
 
@@ -115,7 +116,6 @@ class Follower:
         if changes.begins:
             self.counts["list"] += 1
             self._seen = {}
-            self.in_doubt = True
         self._apply(changes.changes, self._moment(now, known))
         if changes.complete and self._seen is not None:
             self._forget(self._moment(now, known))
@@ -124,7 +124,8 @@ class Follower:
         if changes.epoch:
             self._position = pb.Position(epoch=changes.epoch, sequence=changes.sequence)
             self.caught_up_ns = known
-            self.in_doubt = False
+        # Nothing but the last message of a part says how far one has come.
+        self.in_doubt = changes.in_doubt or not changes.epoch
         self.problem = f"cache: {changes.problem}" if changes.problem else ""
 
     def _moment(self, now: int, known: int) -> Moment:

@@ -135,6 +135,7 @@ class CacheServer:
                 begins=news.everything and number == 0,
                 complete=news.everything and is_last,
                 problem=self._problem(),
+                in_doubt=self._in_doubt(),
             )
             found.append(b"".join((head.SerializeToString(), *part)))
         return found
@@ -145,6 +146,9 @@ class CacheServer:
 
     def _problem(self) -> str:
         return next((one.problem for one in self._reflectors if one.problem), "")
+
+    def _in_doubt(self) -> bool:
+        return any(one.in_doubt for one in self._reflectors)
 
     def _age(self) -> int:
         """Everything that was so then is known, ns ago."""
