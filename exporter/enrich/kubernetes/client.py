@@ -136,7 +136,9 @@ class Client:
         }
         with self._broken_off():
             response = self._get(resource, "", query)
-            while line := self._line(response):
+            begun = False
+            while line := self._line(response, begun=begun):
+                begun = True
                 yield line
 
     def close(self) -> None:
@@ -211,25 +213,32 @@ class Client:
             raise ConnectionAbortedError("closed")
         return self._connection
 
-    def _line(self, response: http.client.HTTPResponse) -> bytes:
+    def _line(self, response: http.client.HTTPResponse, *, begun: bool) -> bytes:
         """The next one; empty at the end."""
-        self._wait(response)
+        self._wait(response, begun=begun)
         line = response.readline(_LONGEST)
         if line and not line.endswith(b"\n"):
             raise http.client.IncompleteRead(line[:0])
         return line
 
-    def _wait(self, response: http.client.HTTPResponse) -> None:
-        """Until there is something, noting whenever there is nothing."""
+    def _wait(self, response: http.client.HTTPResponse, *, begun: bool) -> None:
+        """
+        Until there is something, noting whenever there is nothing.
+
+        Before the first word that is only so after a second: what was missed, or that it is
+        forgotten, comes some time after the head of the answer.
+        """
         sock = self._connection.sock if self._connection else None
         if sock is None:
             # The answer has the only reference, for it is the last one on this connection.
             return
         silent = time.monotonic()
         while not _readable(sock, response):
-            self._caught_up(time.time_ns())
+            if begun:
+                self._caught_up(time.time_ns())
             if select.select([sock], [], [], 1.0)[0]:
                 return
+            begun = True
             if self._closed or time.monotonic() - silent > SILENCE:
                 raise TimeoutError("nothing heard for too long")
 

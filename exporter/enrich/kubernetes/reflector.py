@@ -31,6 +31,8 @@ FIRST, AWAY = 0.1, 2.0
 #: The same for one that answers with errors and has done so for a while; one that starts does, too.
 REFUSED, A_WHILE = 30.0, 60.0
 _GONE, _BUSY = 410, 429
+#: Between two preparations, which cost a copy of the table.
+_SETTLE_NS = 1_000_000_000
 #: Expired and continuation too old: the list that was begun can not be finished.
 _BEGIN_AGAIN = (_GONE, 400)
 
@@ -87,7 +89,7 @@ class Reflector:
         self._stop = threading.Event()
         self._version = ""
         self._failures, self._since = 0, 0.0
-        self._applied = 0
+        self._applied = self._settle_ns = 0
         self._failed: type[Exception] | None = None
         #: Why it is not up to date; empty if it is.
         self.problem = "not listed yet"
@@ -112,9 +114,11 @@ class Reflector:
     def note(self, now_ns: int) -> None:
         """A watch is up, and there is nothing more to be heard, now."""
         self.caught_up_ns = now_ns
-        if self._applied != self.counts["event"]:
+        if self._applied != self.counts["event"] and now_ns > self._settle_ns:
             self._applied = self.counts["event"]
+            self._settle_ns = now_ns + _SETTLE_NS
             self._index.settle()
+        self.in_doubt = False
         self._well()
 
     def connected(self) -> None:
@@ -178,6 +182,7 @@ class Reflector:
             self._index.remove(self.resource.kind, uid, self._moment())
         # A list is of the time at which it was begun, or later.
         self.caught_up_ns = begun
+        self.in_doubt = False
         self._version = page.version
         self._well()
 
@@ -214,5 +219,4 @@ class Reflector:
         if self.problem:
             log.info("kubernetes: %s: up to date", self.resource.kind)
         self.problem = ""
-        self.in_doubt = False
         self._failures, self._failed = 0, None
