@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from exporter import __version__, cli_consume
+from exporter import __version__, cli_consume, cli_kube_cache
 from exporter.ebpf.errors import BpfError
 from exporter.errors import CaptureError, CaptureFileError, ConfigError, ExporterError
 
@@ -319,6 +319,15 @@ def parser() -> argparse.ArgumentParser:
     cli_consume.add_arguments(
         _command(
             commands, "consume", cli_consume.run, "print, filter and sum what is on a Kafka topic"
+        )
+    )
+
+    cli_kube_cache.add_arguments(
+        _command(
+            commands,
+            "kube-cache",
+            cli_kube_cache.run,
+            "list and watch a Kubernetes cluster once for all agents",
         )
     )
 

@@ -21,12 +21,12 @@ import orjson
 
 from exporter.batch.protocols import PROTOCOLS, protocol_name
 from exporter.batch.record import FlowRecord
+from exporter.credentials import TlsConfig
 from exporter.decode import decode
 from exporter.enrich.known import by_any_name, recognised
 from exporter.errors import ConfigError, DecodeError, ExporterError
 from exporter.fanout.config import RetryConfig
 from exporter.quantities import duration
-from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.encodings.jsonl import SHAPES
 from exporter.sinks.kafka.config import KafkaConfig, SaslConfig
 from exporter.sinks.stdout.table import count_text, end_text

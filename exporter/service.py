@@ -21,9 +21,9 @@ from types import FrameType
 
 from exporter.batch.batch import FlowEndReason
 from exporter.config import Config
+from exporter.credentials import Watched
 from exporter.errors import ExporterError, SinkError
 from exporter.pipeline import Pipeline
-from exporter.sinks.credentials import Watched
 from exporter.sinks.otlp.telemetry import TelemetryExporter
 from exporter.sinks.stdout.deliver import DescriptorWriter
 from exporter.status import RUN_DIRECTORY, Answer, StatusServer, as_json, text

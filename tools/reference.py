@@ -22,6 +22,7 @@ from exporter.batch.attributes import SIDES, EndAttribute
 from exporter.batch.schema import COLUMNS
 from exporter.capture.config import CaptureConfig
 from exporter.config import ENV_PREFIX, Config, MetricsConfig
+from exporter.credentials import TlsConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.cloud.config import CloudConfig
 from exporter.enrich.config import EnrichConfig
@@ -29,6 +30,7 @@ from exporter.enrich.dns.config import NamesConfig, ReverseConfig
 from exporter.enrich.geoip.config import GeoIpConfig
 from exporter.enrich.identity.config import IdentityConfig
 from exporter.enrich.known import known
+from exporter.enrich.kubernetes.config import KubernetesConfig
 from exporter.enrich.labels import DerivedConfig
 from exporter.enrich.networks.config import NetworksConfig
 from exporter.enrich.observer import AgentConfig
@@ -37,7 +39,6 @@ from exporter.enrich.services.config import ServicesConfig
 from exporter.exclude.config import ExclusionConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
-from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.file.config import KeepConfig, RotateConfig
 from exporter.sinks.kafka.config import SaslConfig
 from exporter.sinks.otlp.config import FlowMetricsConfig
@@ -61,6 +62,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("enrich.names", "enrich.names.", NamesConfig),
     ("enrich.names.reverse", "enrich.names.reverse.", ReverseConfig),
     ("enrich.processes", "enrich.processes.", ProcessConfig),
+    ("enrich.kubernetes", "enrich.kubernetes.", KubernetesConfig),
     ("agent", "agent.", AgentConfig),
     ("agent.cloud", "agent.cloud.", CloudConfig),
     ("metrics", "metrics.", MetricsConfig),

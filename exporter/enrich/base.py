@@ -11,7 +11,7 @@ what has to be fetched is fetched by a thread of its own, and used once it is th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.batch.attributes import Attribute, EndAttribute, Value
-from exporter.batch.batch import U1, U4, FlowBatch, Window
+from exporter.batch.batch import U1, U4, U8, FlowBatch, Window
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,21 @@ class Addresses:
 
 
 @dataclass(frozen=True)
+class Timed:
+    """
+    Addresses that were one thing's and another's.
+
+    Args:
+        which: bool, shape (u,): of these.
+        decide: Entities of r flows, uint32, shape (r,): from the number of each one's address
+            (int64), its start and its end (uint64, Unix ns).
+    """
+
+    which: NDArray[np.bool_]
+    decide: Callable[[NDArray[np.int64], U8, U8], U4]
+
+
+@dataclass(frozen=True)
 class Found:
     """
     What a source knows of addresses.
@@ -149,10 +164,12 @@ class Found:
     Args:
         numbers: uint32, shape (u,): which entity each address is; 0 is unknown.
         values: By attribute, one value per entity; those of entity 0 are unknown.
+        timed: For what depends on when a flow was, if anything does.
     """
 
     numbers: U4
     values: Mapping[EndAttribute, tuple[Value, ...]]
+    timed: Timed | None = None
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from exporter.enrich.dns.config import NamesConfig
 from exporter.enrich.geoip.config import GeoIpConfig
 from exporter.enrich.identity.config import IdentityConfig
+from exporter.enrich.kubernetes.config import KubernetesConfig
 from exporter.enrich.labels import DerivedConfig
 from exporter.enrich.networks.config import NetworksConfig
 from exporter.enrich.process import ProcessConfig
@@ -19,6 +20,7 @@ class EnrichConfig(BaseModel):
 
     Args:
         geoip, identity, networks, services: See there.
+        kubernetes: Pods, services and nodes, with their owners.
         names: Names of addresses, from DNS.
         processes: Process and container of the end of a flow that is local.
         labels: Names and texts that every record has, as ``labels.NAME``; the flat record has the
@@ -36,3 +38,4 @@ class EnrichConfig(BaseModel):
     derive: tuple[DerivedConfig, ...] = Field((), max_length=64)
     names: NamesConfig | None = None
     processes: ProcessConfig | None = None
+    kubernetes: KubernetesConfig | None = None

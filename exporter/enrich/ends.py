@@ -101,18 +101,29 @@ class EndEnricher:
         for source in self._sources:
             begun = time.monotonic()
             found = source.look_up(ends.addresses)
-            if found.numbers.any():
-                entities += _spread(found, ends)
+            if found.timed is not None or found.numbers.any():
+                entities += _spread(found, ends, batch)
             self._seconds[source.name] += time.monotonic() - begun
         return replace(batch, entities=tuple(entities))
 
 
-def _spread(found: Found, ends: Ends) -> list[Entities]:
+def _spread(found: Found, ends: Ends, batch: FlowBatch) -> list[Entities]:
     """What was found, at each end of all rows."""
     return [
         Entities(
-            found.numbers[ends.numbers[side]],
+            _numbers(found, ends.numbers[side], batch),
             {what.of(side): values for what, values in found.values.items()},
         )
         for side in SIDES
     ]
+
+
+def _numbers(found: Found, which: U4, batch: FlowBatch) -> U4:
+    """Of every row at one end; only rows whose address depends on when are looked at."""
+    numbers = found.numbers[which]
+    if found.timed is not None:
+        rows = np.flatnonzero(found.timed.which[which])
+        numbers[rows] = found.timed.decide(
+            which[rows].astype(np.int64), batch.flow_start_ns[rows], batch.flow_end_ns[rows]
+        )
+    return numbers

@@ -95,6 +95,11 @@ def attributes_of(config: EnrichConfig, agent: AgentConfig) -> tuple[Attribute, 
 def _sources(config: EnrichConfig, around: Surroundings) -> list[AddressSource]:
     """What is known of addresses, whichever end of a flow they are."""
     sources: list[AddressSource] = []
+    if config.kubernetes is not None:
+        # Its parser is not for agents outside of a cluster.
+        from exporter.enrich.kubernetes.source import KubernetesSource
+
+        sources.append(KubernetesSource(config.kubernetes))
     if config.names is not None:
         sources.append(Names(config.names, around.dns))
     if config.networks is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from exporter.sinks.credentials import TlsConfig, read
+from exporter.credentials import TlsConfig, read
 
 #: Reconnect soon: the spacing of retries is the fan-out's business.
 _OPTIONS: list[tuple[str, int | str]] = [

@@ -64,7 +64,12 @@ def test_types_are_declared_in_the_headers() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["flow_pb2.py", "flow_pb2.pyi", "cel_checked_pb2.py", "cel_checked_pb2.pyi"]
+    "name",
+    [
+        f"{name}_pb2.{kind}"
+        for name in ("flow", "cel_checked", "kube_cache")
+        for kind in ("py", "pyi")
+    ],
 )
 def test_protobuf_is_what_the_schema_gives(name: str, tmp_path: Path) -> None:
     """``make proto`` would change nothing."""
@@ -75,7 +80,7 @@ def test_protobuf_is_what_the_schema_gives(name: str, tmp_path: Path) -> None:
         f"-I{ROOT / 'proto'}",
         f"--python_out={tmp_path}",
         f"--pyi_out={tmp_path}",
-        name.replace("_pb2", "").rpartition(".")[0] + ".proto",
+        f"{name.partition('_pb2')[0]}.proto",
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / name).read_text() == (PACKAGE / "_pb" / name).read_text(), "run 'make proto'"

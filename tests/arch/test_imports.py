@@ -20,6 +20,8 @@ ROOMS = ("abi", "batch", "capture", "dedupe", "enrich", "exclude", "fanout", "re
 LEAVES: dict[str, tuple[str, ...]] = {
     # The version, which peers are told.
     "__init__": (),
+    # Files with secrets: of sinks, and of what is asked for enrichment.
+    "credentials": ("errors",),
     "ebpf": (),
     "errors": (),
     "quantities": (),
@@ -35,6 +37,7 @@ COMPOSITION = (
     "__main__",
     "cli",
     "cli_consume",
+    "cli_kube_cache",
     "config",
     "consume",
     "doctor",
@@ -53,7 +56,10 @@ OTHERS: dict[str, tuple[str, ...]] = {
 IMPORTED_EXTRAS = ("confluent", "expressions", "parquet")
 #: (room, room) that the rule forbids and a reason allows.
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("enrich", "_pb"): "the checked tree of an expression is a protobuf message",
+    (
+        "enrich",
+        "_pb",
+    ): "checked expressions and what the shared cache of a cluster says are messages",
 }
 
 

@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from exporter.credentials import TlsConfig
 from exporter.fanout.config import DeliveryConfig
 from exporter.quantities import Octets, split_host_port
-from exporter.sinks.credentials import TlsConfig
 
 #: Source: gRPC over HTTP/2, Header-Name.
 _HEADER = re.compile(r"[0-9a-z_.-]+")

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from exporter.credentials import Watched, secret
 from exporter.errors import ConfigError, SinkError
 from exporter.sinks.channel import open_channel
-from exporter.sinks.credentials import Watched, secret
 from exporter.sinks.grpc.config import GrpcConfig
 
 log = logging.getLogger(__name__)

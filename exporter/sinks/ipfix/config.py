@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from exporter.credentials import TlsConfig
 from exporter.fanout.config import DeliveryConfig
 from exporter.quantities import Octets, Seconds, split_host_port
-from exporter.sinks.credentials import TlsConfig
 
 #: Length is a 16 bit field of the message header.
 LONGEST = 65_535

@@ -24,9 +24,9 @@ import struct
 import termios
 import time
 
+from exporter.credentials import Watched
 from exporter.errors import ConfigError, SinkError
 from exporter.quantities import split_host_port
-from exporter.sinks.credentials import Watched
 from exporter.sinks.ipfix.config import LONGEST, IpfixConfig
 from exporter.sinks.ipfix.deliver import connect
 from exporter.sinks.ipfix.encode import (

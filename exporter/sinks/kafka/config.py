@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from exporter.credentials import TlsConfig, secret
 from exporter.fanout.config import DeliveryConfig
 from exporter.quantities import Octets, split_host_port, words
-from exporter.sinks.credentials import TlsConfig, secret
 
 #: Source: org.apache.kafka.common.internals.Topic.
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")

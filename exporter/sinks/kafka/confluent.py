@@ -9,8 +9,8 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
 
+from exporter.credentials import secret
 from exporter.errors import ConfigError, SinkError
-from exporter.sinks.credentials import secret
 from exporter.sinks.kafka.client import GIVE_UP, MARGIN, Complaints, Places, failure
 from exporter.sinks.kafka.config import KafkaConfig
 from exporter.sinks.kafka.encode import KafkaMessage

@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from exporter.credentials import Watched
 from exporter.errors import ConfigError, SinkError
-from exporter.sinks.credentials import Watched
 from exporter.sinks.kafka.client import STALE, Client
 from exporter.sinks.kafka.config import KafkaConfig
 from exporter.sinks.kafka.encode import KafkaMessage, divide, partitions

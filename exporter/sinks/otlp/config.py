@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from exporter.credentials import TlsConfig
 from exporter.fanout.config import DeliveryConfig
 from exporter.quantities import Octets, Seconds, split_host_port, words
-from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.encodings.series import check_attributes
 from exporter.sinks.otlp.fields import Schema
 

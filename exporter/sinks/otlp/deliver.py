@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from exporter.credentials import Watched, secret
 from exporter.errors import ConfigError, SinkError
-from exporter.sinks.credentials import Watched, secret
 from exporter.sinks.otlp.config import OtlpConfig, check_header
 from exporter.sinks.otlp.environment import Destination
 

@@ -17,9 +17,9 @@ from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from exporter import __version__
+from exporter.credentials import TlsConfig
 from exporter.errors import ConfigError
 from exporter.quantities import join_host_port
-from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.otlp.anyvalue import AnyValue
 from exporter.sinks.otlp.config import OtlpConfig, check_header
 

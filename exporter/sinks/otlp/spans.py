@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.batch.batch import FlowBatch
+from exporter.batch.protocols import protocol_name
 from exporter.batch.record import WITH_PORTS
 from exporter.fanout.contract import Message
 from exporter.sinks.encodings.protobuf import FIXED64, VARINT, field, tag, varint
-from exporter.sinks.encodings.protocols import protocol_name
 from exporter.sinks.encodings.ragged import Cells, Constant, Fixed64, Mask, Piece, Table
 from exporter.sinks.otlp.encode import EVENT_NAME, Envelope, Kind, Limits, encode_records
 from exporter.sinks.otlp.fields import Context, Schema, pieces

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from exporter.config import Config, load
+from exporter.credentials import TlsConfig
 from exporter.errors import ConfigError
 from exporter.netobserv import translate
-from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.ipfix.config import IpfixConfig
 from exporter.sinks.kafka.config import KafkaConfig, SaslConfig

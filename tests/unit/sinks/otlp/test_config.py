@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from exporter.config import dump, load
+from exporter.credentials import TlsConfig
 from exporter.errors import ConfigError
-from exporter.sinks.credentials import TlsConfig
 from exporter.sinks.otlp.config import OtlpConfig
 from exporter.sinks.otlp.environment import destination, resource, temporality
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.credentials import TlsConfig, Watched, read, secret
 from exporter.errors import ConfigError
-from exporter.sinks.credentials import TlsConfig, Watched, read, secret
 
 
 def test_a_secret_is_a_files_text(tmp_path: Path) -> None:

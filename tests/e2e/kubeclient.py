@@ -1,0 +1,154 @@
+"""
+A client of the Kubernetes API that only the tests use: JSON over HTTP/1.1, nothing cleverer.
+
+What the agent uses is another, so that neither can hide the other's mistakes.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Self
+
+from tests import patience
+from tests.e2e.net import Netns
+
+_TIMEOUT = 60.0 * patience.FACTOR
+#: Content types of bodies that change an object.
+_TYPES = {"PATCH": "application/merge-patch+json"}
+
+
+class Refused(Exception):
+    """
+    An answer that is none of success.
+
+    Args:
+        code: Of HTTP.
+        body: What came with it.
+    """
+
+    def __init__(self, code: int, body: str) -> None:
+        super().__init__(f"{code}: {body[:500]}")
+        self.code = code
+
+
+class Client:
+    """
+    Requests and their answers; each thread has a connection of its own, which is kept.
+
+    Args:
+        port: On 127.0.0.1.
+        authority: Whose certificate the server must show; ``None`` for plain HTTP.
+        token: Empty for none.
+        netns: Where the server is; here if ``None``.
+    """
+
+    def __init__(
+        self, port: int, authority: Path | None, token: str, netns: Netns | None = None
+    ) -> None:
+        self._port = port
+        self._context = ssl.create_default_context(cafile=authority) if authority else None
+        self._headers = {"Accept": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._netns = netns
+        self._own = threading.local()
+        self._all: list[http.client.HTTPConnection] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections of all threads, which must be done. It can be used again."""
+        while self._all:
+            self._all.pop().close()
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """
+        One request and its answer.
+
+        Raises:
+            Refused: If the answer is none of success.
+            OSError: If there is none.
+        """
+        answer = self.text(method, path, body)
+        return dict(json.loads(answer)) if answer.startswith("{") else {"text": answer}
+
+    def text(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:
+        """Likewise, as it came."""
+        encoded = None if body is None else json.dumps(body).encode()
+        headers = self._headers | {"Content-Type": _TYPES.get(method, "application/json")}
+        connection = self._connection()
+        try:
+            connection.request(method, path, encoded, headers)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        except (http.client.HTTPException, OSError) as err:
+            connection.close()
+            raise ConnectionError(str(err)) from err
+        if answer.status >= 300:
+            raise Refused(answer.status, text)
+        return text
+
+    def ensure(self, path: str, body: Mapping[str, Any]) -> None:
+        """Make an object, unless there is one of this name."""
+        try:
+            self.call("POST", path, body)
+        except Refused as err:
+            if err.code != 409:
+                raise
+
+    @contextmanager
+    def watch(self, path: str, timeout: float = _TIMEOUT) -> Iterator[Iterator[dict[str, Any]]]:
+        """
+        What a watch says, until it ends; ``path`` with its parameters.
+
+        Raises:
+            Refused: If the answer is none of success.
+            OSError: If there is none, or nothing comes for ``timeout`` seconds.
+        """
+        connection = self._new(timeout)
+        try:
+            connection.request("GET", path, headers=self._headers)
+            answer = connection.getresponse()
+            if answer.status >= 300:
+                raise Refused(answer.status, answer.read().decode())
+            yield (json.loads(line) for line in answer)
+        except http.client.HTTPException as err:
+            raise ConnectionError(str(err)) from err
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        found: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
+        if found is None or found.sock is None:
+            found = self._new(_TIMEOUT)
+            self._own.connection = found
+            self._all.append(found)
+        return found
+
+    def _new(self, timeout: float) -> http.client.HTTPConnection:
+        entered: AbstractContextManager[object] = (
+            self._netns.entered() if self._netns else nullcontext()
+        )
+        made = (
+            http.client.HTTPSConnection(
+                "127.0.0.1", self._port, timeout=timeout, context=self._context
+            )
+            if self._context
+            else http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
+        )
+        with entered:
+            made.connect()
+        # A request's head and body are two writes: the second must not wait for an answer.
+        made.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made
