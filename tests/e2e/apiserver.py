@@ -21,9 +21,9 @@ from typing import Self
 import yaml
 
 from tests import patience
+from tests.certificates import Authority
 from tests.conftest import missing
 from tests.e2e.agent import wait_until
-from tests.e2e.certificates import Authority
 from tests.e2e.etcd import Etcd
 from tests.e2e.kubeclient import Client, Refused
 from tests.e2e.net import Netns
@@ -143,8 +143,8 @@ class ApiServer:
         (directory / "tokens.csv").write_text(f'{_ADMIN},admin,admin,"system:masters"\n')
         self._audit = directory / "audit.jsonl"
         (directory / "audit.yaml").write_text(_AUDIT)
-        self.authority.certificate("apiserver", "DNS:localhost,IP:127.0.0.1")
-        self.authority.certificate("service-account", "DNS:service-account")
+        self.authority.issue("apiserver", "DNS:localhost,IP:127.0.0.1")
+        self.authority.issue("service-account", "DNS:service-account")
         self.admin = self.client(_ADMIN)
 
     def __enter__(self) -> Self:

@@ -20,7 +20,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from exporter.batch.batch import Point
@@ -159,7 +159,8 @@ def test_a_flow_that_moves_wholly_is_counted_exactly(data: st.DataObject) -> Non
     """Legs without a common point, a pause between them, drained at any time: exact."""
     journey = data.draw(journeys(disjoint=True, pause=PAUSE, gaps=ANY_GAP))
     times = data.draw(cuts(journey, clean=False))
-    assert one_change_at_most(journey, times)
+    # A cut just before the one between two changes can have taken its place.
+    assume(one_change_at_most(journey, times))
     assert_exact(journey, times)
 
 
