@@ -25,38 +25,39 @@ from exporter.sinks.otlp.anyvalue import (
     lengths_at,
 )
 
-#: LogRecord.attributes.
-_ATTRIBUTES = 6
 #: Octets of key and text up to which all lengths are one octet.
 _SHORT = 110
 
 
-def added_pieces(schema: str, batch: FlowBatch) -> list[Piece]:
+def added_pieces(schema: str, batch: FlowBatch, field: int) -> list[Piece]:
     """
     The attributes of all rows.
 
     Args:
         schema: What they are called.
         batch: Whose rows will be asked for, some at a time; not empty.
+        field: Number of the field that an attribute is.
     """
     pieces: list[Piece] = [
-        _entities(schema, number, some) for number, some in enumerate(batch.entities) if some.values
+        _entities(schema, number, some, field)
+        for number, some in enumerate(batch.entities)
+        if some.values
     ]
-    return pieces + [_column(schema, what, column) for what, column in batch.added.items()]
+    return pieces + [_column(schema, what, column, field) for what, column in batch.added.items()]
 
 
-def _entities(schema: str, number: int, some: Entities) -> Piece:
+def _entities(schema: str, number: int, some: Entities, field: int) -> Piece:
     def write(values: Values) -> list[bytes]:
         return joined(
             values,
-            lambda what, column: attributes(_ATTRIBUTES, what.called(schema), column),
+            lambda what, column: attributes(field, what.called(schema), column),
         )
 
-    texts, where = entity_texts(some, some.values, f"otlp {schema}", write)
+    texts, where = entity_texts(some, some.values, f"otlp {schema} {field}", write)
     return Table(texts, lambda batch: where[batch.entities[number].rows])
 
 
-def _column(schema: str, what: Attribute, column: Column) -> Piece:
+def _column(schema: str, what: Attribute, column: Column, field: int) -> Piece:
     key = what.called(schema)
 
     def values(batch: FlowBatch) -> NDArray[Any]:
@@ -68,12 +69,12 @@ def _column(schema: str, what: Attribute, column: Column) -> Piece:
             return np.minimum(values(batch).astype(np.uint64), np.uint64(LARGEST))
 
         octets = width(np.minimum(column.astype(np.uint64), np.uint64(LARGEST)))
-        return Number(before_number(_ATTRIBUTES, key, octets), octets, bounded)
+        return Number(before_number(field, key, octets), octets, bounded)
     if len(key.encode()) + column.dtype.itemsize <= _SHORT:
-        return _Text(key, column.dtype.itemsize, values)
+        return _Text(field, key, column.dtype.itemsize, values)
     # Too long for lengths of one octet: each different text is written once.
     texts = np.unique(column)
-    entries = attributes(_ATTRIBUTES, key, [text.decode() for text in texts.tolist()])
+    entries = attributes(field, key, [text.decode() for text in texts.tolist()])
     return Table(entries, lambda batch: np.searchsorted(texts, values(batch)))
 
 
@@ -82,15 +83,18 @@ class _Text:
     Short text that may differ in each row, if it is known.
 
     Args:
+        field: Number of it.
         key: Of the attribute.
         octets: Of the longest.
         values: ``S`` of that width.
     """
 
-    def __init__(self, key: str, octets: int, values: Callable[[FlowBatch], Column]) -> None:
+    def __init__(
+        self, field: int, key: str, octets: int, values: Callable[[FlowBatch], Column]
+    ) -> None:
         self._values = values
-        self._before = before_text(_ATTRIBUTES, key, 0)
-        self._lengths_at = lengths_at(_ATTRIBUTES, key)
+        self._before = before_text(field, key, 0)
+        self._lengths_at = lengths_at(field, key)
         self.template = self._before + bytes(octets)
 
     def fill(self, batch: FlowBatch, cells: Cells, mask: Mask) -> Lengths:

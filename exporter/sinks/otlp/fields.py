@@ -339,4 +339,5 @@ SCHEMAS: dict[Schema, tuple[tuple[str, Source], ...]] = {
 def pieces(schema: Schema, context: Context) -> list[Piece]:
     """The attributes of a record."""
     made: list[Any] = [source(key, context) for key, source in SCHEMAS[schema]]
-    return [*(piece for piece in made if piece is not None), *added_pieces(schema, context.batch)]
+    found = [piece for piece in made if piece is not None]
+    return [*found, *added_pieces(schema, context.batch, context.attributes)]
