@@ -44,7 +44,7 @@ from tests.e2e.truth import Truth, packed
 SECOND = 1_000_000_000
 PODS = 10_000
 #: Seconds that the API server is away.
-OUTAGE = float(os.environ.get("TEST_OUTAGE", "3"))
+OUTAGE = float(os.environ.get("TEST_OUTAGE", "1"))
 #: Seconds after which another pod may get an address: network plugins wait, for the sake of packets
 #: that are still on the way (the VPC plugin of AWS 30 s).
 COOLDOWN = 1.5
@@ -282,10 +282,10 @@ def test_while_pods_come_and_go(world: World) -> None:
     before = lists(world)
     with checking(world) as checker, world.shuffling():
         wait_until(lambda: len(world.hot) > 50 and len(world.cold) > 50, "addresses move")
-        end = time.monotonic() + 5
+        end = time.monotonic() + 4
         while time.monotonic() < end:
             checker.drain(flows(world, rng, 300))
-    assert checker.verdicts["Pod"] > 1000
+    assert checker.verdicts["Pod"] > 500
     assert checker.verdicts["unknown"] < checker.verdicts["Pod"]
     assert (lists(world) - before)["pods"] == 1
 
@@ -313,14 +313,14 @@ def away(world: World) -> Counter[str]:
         finally:
             world.server.start()
         with world.shuffling():
-            until = time.monotonic() + 6
+            until = time.monotonic() + 4
             while time.monotonic() < until:
                 checker.drain(flows(world, rng, 300))
         wait_until(lambda: not checker.source.state().problem, "it is well again")
         time.sleep(LAG)
         now = time.time_ns()
         checker.drain([(a, now, now) for pod in world.pods[-100:] for a in pod.addresses])
-        assert checker.verdicts["Pod"] > 1000
+        assert checker.verdicts["Pod"] > 500
         world.late = COOLDOWN
         return lists(world) - before
 
@@ -477,10 +477,10 @@ def test_a_cache_for_many(tmp_path: Path) -> None:
                 checker.drain([(address, now, now) for address in addresses])
                 assert checker.verdicts["unknown"] == 0
                 with world.shuffling():
-                    rng, until = random.Random(7), time.monotonic() + 4
+                    rng, until = random.Random(7), time.monotonic() + 2
                     while time.monotonic() < until:
                         checker.drain(flows(world, rng, 300))
-                assert checker.verdicts["Pod"] > 1000
+                assert checker.verdicts["Pod"] > 500
 
 
 @contextmanager
