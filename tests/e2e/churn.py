@@ -1,0 +1,115 @@
+"""Addresses that change hands all the time, as in a cluster that is being deployed to."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from tests.e2e.cluster import Cluster, Owner, Pod
+
+
+class Churn:
+    """
+    A thread that moves, hands over, finishes, deletes and makes pods.
+
+    Args:
+        cluster: Whose they are.
+        pods: To begin with; their addresses change hands, no other is used.
+        owners: Of pods that are made.
+        seed: Which pod is next, and what happens to it.
+        pause: Seconds between two changes.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        pods: Sequence[Pod],
+        owners: Sequence[Owner | str],
+        seed: int = 1,
+        pause: float = 0.0,
+    ) -> None:
+        assert all(pod.holds for pod in pods), "the host's network does not change hands"
+        self.live = list(pods)
+        self.done: Counter[str] = Counter()
+        #: Changes that a server, going away, did not answer: nobody knows whether they happened.
+        self.lost = 0
+        self.error: BaseException | None = None
+        self._cluster = cluster
+        self._owners = owners
+        self._random = random.Random(seed)
+        self._pause = pause
+        self._made = 0
+        #: Addresses, node: of pods that are gone, for others.
+        self._free: list[Pod] = []
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="churn")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        self._thread.join()
+        if self.error is not None and error is None:
+            raise self.error
+
+    def _run(self) -> None:
+        changes: tuple[Callable[[], None], ...] = (
+            self._move, self._move, self._hand_over, self._finish, self._delete, self._reuse,
+            self._reuse,
+        )  # fmt: skip
+        try:
+            while not self._stopped.wait(self._pause):
+                change = self._random.choice(changes)
+                if change == self._reuse and not self._free:
+                    continue
+                if change != self._reuse and not self.live:
+                    continue
+                try:
+                    change()
+                    self.done[change.__name__.strip("_")] += 1
+                except ConnectionError:
+                    self.lost += 1
+                    self._stopped.wait(0.2)
+        except BaseException as err:  # noqa: BLE001 - raised again by the thread that waits
+            self.error = err
+
+    def _take(self) -> Pod:
+        """Some pod, which is nobody's any more until it is given back."""
+        return self.live.pop(self._random.randrange(len(self.live)))
+
+    def _new(self) -> tuple[Owner | str, str]:
+        self._made += 1
+        return self._random.choice(self._owners), f"churn-{self._made}"
+
+    def _move(self) -> None:
+        self.live.append(self._cluster.move(self._take(), *self._new()))
+
+    def _hand_over(self) -> None:
+        self.live.append(self._cluster.hand_over(self._take(), *self._new()))
+
+    def _finish(self) -> None:
+        pod = self._take()
+        self._cluster.finish(pod)
+        self._free.append(pod)
+
+    def _delete(self) -> None:
+        pod = self._take()
+        self._cluster.delete(pod)
+        self._free.append(pod)
+
+    def _reuse(self) -> None:
+        gone = self._free.pop(0)
+        owner, name = self._new()
+        made = self._cluster.make_pod(owner, name, gone.addresses, gone.node)
+        self.live.append(made)
