@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -22,6 +23,8 @@ class Churn:
         owners: Of pods that are made.
         seed: Which pod is next, and what happens to it.
         pause: Seconds between two changes.
+        cooldown: Seconds that an address is nobody's, as network plugins wait for the sake of
+            packets that are on the way; zero for pods that follow each other at once, too.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class Churn:
         owners: Sequence[Owner | str],
         seed: int = 1,
         pause: float = 0.0,
+        cooldown: float = 0.0,
     ) -> None:
         assert all(pod.holds for pod in pods), "the host's network does not change hands"
         self.live = list(pods)
@@ -43,8 +47,9 @@ class Churn:
         self._random = random.Random(seed)
         self._pause = pause
         self._made = 0
-        #: Addresses, node: of pods that are gone, for others.
-        self._free: list[Pod] = []
+        self._cooldown = cooldown
+        #: Pods that are gone, whose addresses others may have, and since when they may.
+        self._free: list[tuple[float, Pod]] = []
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="churn")
 
@@ -64,17 +69,16 @@ class Churn:
             raise self.error
 
     def _run(self) -> None:
-        changes: tuple[Callable[[], None], ...] = (
-            self._move, self._move, self._hand_over, self._finish, self._delete, self._reuse,
-            self._reuse,
-        )  # fmt: skip
+        at_once = () if self._cooldown else (self._move, self._move, self._hand_over)
+        changes: tuple[Callable[[], None], ...] = (self._finish, self._delete, *at_once)
         try:
             while not self._stopped.wait(self._pause):
-                change = self._random.choice(changes)
-                if change == self._reuse and not self._free:
+                # What is free is half of the time taken first: else all would be free at last.
+                is_free = bool(self._free) and self._free[0][0] < time.monotonic()
+                reuses = is_free and (not self.live or self._random.random() < 0.5)
+                if not reuses and not self.live:
                     continue
-                if change != self._reuse and not self.live:
-                    continue
+                change = self._reuse if reuses else self._random.choice(changes)
                 try:
                     change()
                     self.done[change.__name__.strip("_")] += 1
@@ -101,15 +105,15 @@ class Churn:
     def _finish(self) -> None:
         pod = self._take()
         self._cluster.finish(pod)
-        self._free.append(pod)
+        self._free.append((time.monotonic() + self._cooldown, pod))
 
     def _delete(self) -> None:
         pod = self._take()
         self._cluster.delete(pod)
-        self._free.append(pod)
+        self._free.append((time.monotonic() + self._cooldown, pod))
 
     def _reuse(self) -> None:
-        gone = self._free.pop(0)
+        _, gone = self._free.pop(0)
         owner, name = self._new()
         made = self._cluster.make_pod(owner, name, gone.addresses, gone.node)
         self.live.append(made)

@@ -174,7 +174,7 @@ def test_the_truth_is_what_the_server_says(server: ApiServer, cluster: Cluster) 
             [thing], [thing],
         ]  # fmt: skip
     kinds = {pod.thing.owner[0] for pod in cluster.pods}
-    assert kinds == {"Deployment", "StatefulSet", "DaemonSet", "CronJob", "Job", POD}
+    assert kinds == {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "CronJob", "Job", POD}
 
 
 def test_endpoints_are_the_services_pods(server: ApiServer, cluster: Cluster) -> None:
