@@ -32,6 +32,7 @@ class Churn:
         cluster: Cluster,
         pods: Sequence[Pod],
         owners: Sequence[Owner | str],
+        *,
         seed: int = 1,
         pause: float = 0.0,
         cooldown: float = 0.0,
