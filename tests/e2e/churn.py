@@ -7,10 +7,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from tests.e2e.cluster import Cluster, Owner, Pod
+from tests.e2e.kubeclient import Refused
 
 
 class Churn:
@@ -85,9 +87,16 @@ class Churn:
                     self.done[change.__name__.strip("_")] += 1
                 except ConnectionError:
                     self.lost += 1
-                    self._stopped.wait(0.2)
+                    self._wait_for_server()
         except BaseException as err:  # noqa: BLE001 - raised again by the thread that waits
             self.error = err
+
+    def _wait_for_server(self) -> None:
+        while not self._stopped.wait(0.1):
+            with suppress(ConnectionError, Refused):
+                # Not before it knows whom it lets do this.
+                self._cluster.namespaces("default")
+                return
 
     def _take(self) -> Pod:
         """Some pod, which is nobody's any more until it is given back."""

@@ -108,7 +108,7 @@ def test_records_are_judged(truth: Truth) -> None:
         _record("40", _said(_SECOND) | {"owner": {"kind": "Deployment", "name": "web"}}),
         _record("05", _said(_FIRST)),
     ]
-    tally = judge(truth, records, 0, 0)
+    tally = judge(truth, records, lag_ns=0, slack_ns=0, near_ns=0)
     assert (tally.right, tally.unknown) == (2, 1 + len(records))
     assert (len(tally.missed), len(tally.wrong)) == (1, 3)
 
