@@ -38,7 +38,9 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
 
 
-def judge(truth: Truth, records: Iterable[Mapping[str, Any]], lag_ns: int, slack_ns: int) -> Tally:
+def judge(
+    truth: Truth, records: Iterable[Mapping[str, Any]], lag_ns: int, slack_ns: int, near_ns: int
+) -> Tally:
     """
     Judge both ends of all records.
 
