@@ -29,12 +29,15 @@ class Tally:
         right: Attributed to who had the address.
         unknown: Attributed to nobody, rightly.
         missed: Attributed to nobody, although it was known who had the address.
+        late: Attributed to who had the address last, although nobody has it any more: the agent
+            has not heard of the end.
         wrong: Attributed to another, or with something of another.
     """
 
     right: int = 0
     unknown: int = 0
     missed: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -68,6 +71,10 @@ def judge(
                     tally.missed.append(line)
             elif any(_is(said, thing) for thing in verdict.those(*words)):
                 tally.right += 1
+            elif not verdict.right and any(
+                _is(said, one) for one in truth.last(address, start).those(*words)
+            ):
+                tally.late.append(line)
             else:
                 tally.wrong.append(line)
     return tally

@@ -152,6 +152,12 @@ class Truth:
         with self._lock:
             return tuple(self._holds.get(key, ()))
 
+    def last(self, address: str | bytes, start_ns: int) -> Verdict:
+        """Who had left an address last by then, however long ago."""
+        before = [one for one in self.of(address)
+                  if one.until_ns is not None and one.until_ns <= start_ns]  # fmt: skip
+        return Verdict((), unknown=True, left=tuple(one.what for one in before[-1:]))
+
     def addresses(self) -> list[str]:
         """All that anybody ever held."""
         with self._lock:
