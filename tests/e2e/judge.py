@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.e2e.truth import POD, Thing, Truth
+from tests.e2e.truth import POD, Thing, Truth, Verdict
 
 #: What else is added to an end: where it stands in the record, and what it must be.
 _FIELDS: tuple[tuple[tuple[str, ...], Callable[[Thing], str]], ...] = (
@@ -18,6 +18,26 @@ _FIELDS: tuple[tuple[tuple[str, ...], Callable[[Thing], str]], ...] = (
     (("zone",), lambda one: one.zone),
     (("pod", "uid"), lambda one: one.uid if one.kind == POD else ""),
 )
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    One end of a flow, and what was said of it.
+
+    Args:
+        address: Of this end.
+        start_ns: Of the flow.
+        end_ns: Likewise.
+        said: The agent's object.
+        verdict: The truth.
+    """
+
+    address: str
+    start_ns: int
+    end_ns: int
+    said: Mapping[str, Any]
+    verdict: Verdict
 
 
 @dataclass
@@ -36,9 +56,9 @@ class Tally:
 
     right: int = 0
     unknown: int = 0
-    missed: list[str] = field(default_factory=list)
-    late: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    missed: list[Case] = field(default_factory=list)
+    late: list[Case] = field(default_factory=list)
+    wrong: list[Case] = field(default_factory=list)
 
 
 def judge(
@@ -63,20 +83,20 @@ def judge(
                      said.get("name", ""))  # fmt: skip
             address = record[side]["address"]
             verdict = truth.expect(address, start, end, lag_ns, slack_ns)
-            line = f"{address} {start}..{end}: said {said}, is {verdict}"
+            case = Case(address, start, end, said, verdict)
             if not any(words):
                 if truth.expect(address, start, end, lag_ns, slack_ns + near_ns).unknown:
                     tally.unknown += 1
                 else:
-                    tally.missed.append(line)
+                    tally.missed.append(case)
             elif any(_is(said, thing) for thing in verdict.those(*words)):
                 tally.right += 1
             elif not verdict.right and any(
                 _is(said, one) for one in truth.last(address, start).those(*words)
             ):
-                tally.late.append(line)
+                tally.late.append(case)
             else:
-                tally.wrong.append(line)
+                tally.wrong.append(case)
     return tally
 
 
