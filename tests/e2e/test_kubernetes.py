@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from exporter.batch.batch import Window
-from exporter.batch.record import address_text, records
+from exporter.batch.record import records
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.ends import EndEnricher
 from exporter.enrich.kubernetes import access
@@ -264,7 +264,7 @@ def test_ten_thousand_pods(world: World) -> None:
     before = lists(world)
     with checking(world) as checker:
         now = time.time_ns()
-        addresses = [address_text(octets) for octets in world.truth._holds]
+        addresses = world.truth.addresses()
         assert len(addresses) > 2 * PODS * 0.9
         checker.drain([(address, now, now) for address in addresses])
         assert checker.verdicts["unknown"] == 0
@@ -473,7 +473,7 @@ def test_a_cache_for_many(tmp_path: Path) -> None:
             # As the API server says it, and so later changes.
             with checking(world, cache=address) as checker:
                 now = time.time_ns()
-                addresses = [address_text(octets) for octets in world.truth._holds]
+                addresses = world.truth.addresses()
                 checker.drain([(address, now, now) for address in addresses])
                 assert checker.verdicts["unknown"] == 0
                 with world.shuffling():
