@@ -96,8 +96,9 @@ class World:
             self.made += 1
             name = f"late-{seed}-{self.made}"
             if rng.random() < 0.3:
-                self.pods.append(self.cluster.move(pod, pod.thing.namespace, name))
+                heir = self.cluster.move(pod, pod.thing.namespace, name)
                 self.hot += pod.addresses
+                self.pods.append(heir)
             else:
                 self.cluster.delete(pod)
                 waiting.append((time.monotonic() + self.late, pod))
@@ -247,7 +248,9 @@ def flows(world: World, rng: random.Random, count: int) -> list[tuple[str, int, 
     """
     now = time.time_ns()
     found = []
-    still = [address for pod in rng.sample([*world.pods], 50) for address in pod.addresses]
+    some = [address for pod in rng.sample([*world.pods], 50) for address in pod.addresses]
+    moved = {*world.hot, *world.cold}
+    still = [address for address in some if address not in moved]
     for late, some in (
         (int(world.late * SECOND), world.hot[-60:]),
         (0, world.cold[-60:]),
