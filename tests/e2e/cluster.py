@@ -149,7 +149,7 @@ class Cluster:
             return Owner(self.make("Job", body, namespace), (kind, name), namespace, name)
         top = self.make(kind, manifests.workload(kind, name), namespace)
         if kind == "Deployment":
-            body = manifests.workload("ReplicaSet", f"{name}-5d4f8c7b9", top)
+            body = manifests.workload("ReplicaSet", f"{name}-{manifests.HASH}", top)
             direct = self.make("ReplicaSet", body, namespace)
             return Owner(direct, (kind, name), namespace, name)
         return Owner(top, (kind, name), namespace, name)
@@ -337,10 +337,11 @@ class Cluster:
         if isinstance(owner, str):
             labels = {"app": name}
             return manifests.pod(name, node.name, labels, host_network=host_network)
-        labels = {"app": owner.app, "pod-template-hash": "5d4f8c7b9"}
+        kind = owner.direct["kind"]
+        labels = {"app": owner.app} | manifests.controllers_labels(owner.direct)
         return manifests.pod(
             name, node.name, labels, owner.direct, host_network=host_network,
-            long_lived=owner.direct["kind"] != "Job",
+            long_lived=kind != "Job",
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.e2e.truth import POD, Thing, Truth
+from tests.e2e.truth import POD, Thing, Truth, Verdict
 
 #: What else is added to an end: where it stands in the record, and what it must be.
 _FIELDS: tuple[tuple[tuple[str, ...], Callable[[Thing], str]], ...] = (
@@ -20,6 +20,26 @@ _FIELDS: tuple[tuple[tuple[str, ...], Callable[[Thing], str]], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Case:
+    """
+    One end of a flow, and what was said of it.
+
+    Args:
+        address: Of this end.
+        start_ns: Of the flow.
+        end_ns: Likewise.
+        said: The agent's object.
+        verdict: The truth.
+    """
+
+    address: str
+    start_ns: int
+    end_ns: int
+    said: Mapping[str, Any]
+    verdict: Verdict
+
+
 @dataclass
 class Tally:
     """
@@ -29,16 +49,21 @@ class Tally:
         right: Attributed to who had the address.
         unknown: Attributed to nobody, rightly.
         missed: Attributed to nobody, although it was known who had the address.
+        late: Attributed to who had the address last, although nobody has it any more: the agent
+            has not heard of the end.
         wrong: Attributed to another, or with something of another.
     """
 
     right: int = 0
     unknown: int = 0
-    missed: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    missed: list[Case] = field(default_factory=list)
+    late: list[Case] = field(default_factory=list)
+    wrong: list[Case] = field(default_factory=list)
 
 
-def judge(truth: Truth, records: Iterable[Mapping[str, Any]], lag_ns: int, slack_ns: int) -> Tally:
+def judge(
+    truth: Truth, records: Iterable[Mapping[str, Any]], lag_ns: int, slack_ns: int, near_ns: int
+) -> Tally:
     """
     Judge both ends of all records.
 
@@ -47,6 +72,7 @@ def judge(truth: Truth, records: Iterable[Mapping[str, Any]], lag_ns: int, slack
         records: Nested, as ``flow-exporter run`` prints them.
         lag_ns: See :meth:`Truth.expect`.
         slack_ns: Likewise.
+        near_ns: So near to a change one need not know: the API tells times in whole seconds.
     """
     tally = Tally()
     for record in records:
@@ -55,17 +81,22 @@ def judge(truth: Truth, records: Iterable[Mapping[str, Any]], lag_ns: int, slack
             said = record[side].get("k8s", {})
             words = (said.get("kind", ""), said.get("namespace", {}).get("name", ""),
                      said.get("name", ""))  # fmt: skip
-            verdict = truth.expect(record[side]["address"], start, end, lag_ns, slack_ns)
-            line = f"{record[side]['address']} {start}..{end}: said {said}, is {verdict}"
+            address = record[side]["address"]
+            verdict = truth.expect(address, start, end, lag_ns, slack_ns)
+            case = Case(address, start, end, said, verdict)
             if not any(words):
-                if verdict.unknown:
+                if truth.expect(address, start, end, lag_ns, slack_ns + near_ns).unknown:
                     tally.unknown += 1
                 else:
-                    tally.missed.append(line)
+                    tally.missed.append(case)
             elif any(_is(said, thing) for thing in verdict.those(*words)):
                 tally.right += 1
+            elif not verdict.right and any(
+                _is(said, one) for one in truth.last(address, start).those(*words)
+            ):
+                tally.late.append(case)
             else:
-                tally.wrong.append(line)
+                tally.wrong.append(case)
     return tally
 
 

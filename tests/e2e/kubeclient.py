@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import socket
 import ssl
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,7 +40,7 @@ class Refused(Exception):
 
 class Client:
     """
-    Requests and their answers; each thread has a connection of its own, which is kept.
+    Requests and their answers, from any thread; connections are kept.
 
     Args:
         port: On 127.0.0.1.
@@ -58,8 +58,7 @@ class Client:
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         self._netns = netns
-        self._own = threading.local()
-        self._all: list[http.client.HTTPConnection] = []
+        self._idle: list[http.client.HTTPConnection] = []
 
     def __enter__(self) -> Self:
         return self
@@ -68,9 +67,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections of all threads, which must be done. It can be used again."""
-        while self._all:
-            self._all.pop().close()
+        """Close all connections that nobody uses now. It can be used again."""
+        while self._idle:
+            self._idle.pop().close()
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """
@@ -95,6 +94,7 @@ class Client:
         except (http.client.HTTPException, OSError) as err:
             connection.close()
             raise ConnectionError(str(err)) from err
+        self._idle.append(connection)
         if answer.status >= 300:
             raise Refused(answer.status, text)
         return text
@@ -129,12 +129,15 @@ class Client:
             connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
-        found: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
-        if found is None or found.sock is None:
-            found = self._new(_TIMEOUT)
-            self._own.connection = found
-            self._all.append(found)
-        return found
+        while self._idle:
+            # Another thread may take the last one in between.
+            with suppress(IndexError):
+                found = self._idle.pop()
+                # What can be read before anything was asked is the server's end of it.
+                if not select.select([found.sock], [], [], 0)[0]:
+                    return found
+                found.close()
+        return self._new(_TIMEOUT)
 
     def _new(self, timeout: float) -> http.client.HTTPConnection:
         entered: AbstractContextManager[object] = (

@@ -30,6 +30,21 @@ _IMAGE = "registry.example.test/shop/web@sha256:" + 64 * "0"
 _GROUPS = {"Job": "batch/v1", "CronJob": "batch/v1", "Node": "v1"}
 
 
+#: Of the template of pods: in the names of ReplicaSets and of their pods.
+HASH = "5d4f8c7b9"
+
+
+def controllers_labels(owner: Object) -> dict[str, str]:
+    """What a controller adds to the labels of its pods."""
+    kind, name = owner["kind"], owner["metadata"]["name"]
+    if kind == "ReplicaSet":
+        # Only a Deployment's has it: one that nobody owns adds nothing.
+        return {"pod-template-hash": HASH} if name.endswith(f"-{HASH}") else {}
+    if kind == "Job":
+        return {"batch.kubernetes.io/job-name": name, "job-name": name}
+    return {"controller-revision-hash": f"{name}-{HASH}"}
+
+
 def now() -> str:
     """As Kubernetes writes times: whole seconds."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

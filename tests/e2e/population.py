@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.e2e.cluster import Cluster, Owner, Plan, Pod
+from tests.e2e.manifests import HASH
 from tests.e2e.truth import Thing
 
 #: What owns pods, one application after the other; "" is nobody.
-_KINDS = (*["Deployment"] * 5, "StatefulSet", "DaemonSet", "CronJob", "Job", "")
+_KINDS = (
+    *["Deployment"] * 4, "ReplicaSet", "StatefulSet", "DaemonSet", "CronJob", "Job", "",
+)  # fmt: skip
 #: These are behind a service.
 _SERVED = ("Deployment", "StatefulSet")
 #: Every so-many-th DaemonSet is in the hosts' network, as kube-proxy is.
@@ -80,7 +83,7 @@ def _plans(
 def _name(kind: str, number: int, index: int) -> str:
     """As controllers name pods."""
     if kind == "Deployment":
-        return f"app-{number}-5d4f8c7b9-{index:05}"
+        return f"app-{number}-{HASH}-{index:05}"
     return f"app-{number}-{index}"
 
 

@@ -6,26 +6,30 @@ An enricher is built on these; so they are known from the server itself, not fro
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.apiserver import UNCACHED, ApiServer, reading
+from tests.e2e.agent import wait_until
+from tests.e2e.apiserver import ApiServer, reading
+from tests.e2e.churn import Churn
 from tests.e2e.cluster import Cluster, Pod
 from tests.e2e.kubeclient import Client, Refused
 from tests.e2e.population import Population, populate
 from tests.e2e.truth import NODE, POD, SERVICE
 
 _PODS = "/api/v1/pods"
+_UNCACHED = "/api/v1/namespaces/default/configmaps"
 _SMALL = Population(pods=400, nodes=5, namespaces=3, each=20, dual=True)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """As in a cluster."""
-    with ApiServer(tmp_path_factory.mktemp("kubernetes")) as made:
+    """As in a cluster, but for one kind of objects, of which it has no cache."""
+    flags = ["--watch-cache-sizes=configmaps#0"]
+    with ApiServer(tmp_path_factory.mktemp("kubernetes"), flags=flags) as made:
         yield made
 
 
@@ -37,11 +41,13 @@ def cluster(server: ApiServer) -> Cluster:
     return made
 
 
-def _events(client: Client, version: str | int, seconds: int, **more: str) -> list[dict[str, Any]]:
-    """All that a watch of pods says until the server ends it."""
+def _events(
+    client: Client, version: str | int, seconds: int, path: str = _PODS, **more: str
+) -> list[dict[str, Any]]:
+    """All that a watch says until the server ends it."""
     asked = {"watch": "1", "timeoutSeconds": str(seconds), "resourceVersion": str(version)} | more
     words = "&".join(f"{name}={value}" for name, value in asked.items() if value)
-    with client.watch(f"{_PODS}?{words}") as events:
+    with client.watch(f"{path}?{words}") as events:
         return list(events)
 
 
@@ -168,7 +174,7 @@ def test_the_truth_is_what_the_server_says(server: ApiServer, cluster: Cluster) 
             [thing], [thing],
         ]  # fmt: skip
     kinds = {pod.thing.owner[0] for pod in cluster.pods}
-    assert kinds == {"Deployment", "StatefulSet", "DaemonSet", "CronJob", "Job", POD}
+    assert kinds == {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "CronJob", "Job", POD}
 
 
 def test_endpoints_are_the_services_pods(server: ApiServer, cluster: Cluster) -> None:
@@ -196,28 +202,63 @@ def test_endpoints_are_the_services_pods(server: ApiServer, cluster: Cluster) ->
         assert all(len(one["endpoints"]) <= 100 for one in slices)
 
 
+def test_addresses_that_change_hands(server: ApiServer, cluster: Cluster) -> None:
+    """After many changes the server says of each address what the truth says; none had two."""
+    pods = [pod for pod in cluster.pods[100:] if pod.holds][:40]
+    owners = [cluster.owner("Deployment", "ns-0", "new"), cluster.owner("CronJob", "ns-1", "new")]
+    with Churn(cluster, pods, [*owners, "ns-2"]) as churn:
+        wait_until(lambda: churn.done.total() >= 100 or churn.error, "a hundred changes")
+    assert set(churn.done) == {"move", "hand_over", "finish", "delete", "reuse"}
+    assert churn.lost == 0
+    listed = {one["metadata"]["uid"]: one for one in server.admin.call("GET", _PODS)["items"]}
+    for pod in churn.live:
+        said = listed[pod.thing.uid]
+        assert said["status"]["phase"] == "Running"
+        assert [one["ip"] for one in said["status"]["podIPs"]] == list(pod.addresses)
+    held = {address: pod.thing for pod in churn.live for address in pod.addresses}
+    for address in {address for pod in pods for address in pod.addresses}:
+        holds = cluster.truth.of(address)
+        there = [one.what for one in holds if one.until_ns is None]
+        assert there == ([held[address]] if address in held else [])
+        for one, following in itertools.pairwise(holds):
+            assert one.until_ns is not None
+            assert one.since_ns < one.until_ns <= following.since_ns
+
+
 def test_after_a_restart_it_knows_what_came_since(server: ApiServer, cluster: Cluster) -> None:
     """
     A killed server resumes a watch from its last version, not from an earlier one.
 
     Its cache begins with a list; what was before is 410, at once, as an event. A watch in a server
-    that runs is resumed from earlier versions too, compacted or not.
+    that runs is resumed from earlier versions too, compacted or not. What it has no cache of is
+    resumed from any version, until etcd is compacted.
     """
     early = _version(server.admin)
     pods = cluster.pods[:3]
     cluster.delete(pods[0])
     server.compact()
     assert _said(_events(server.admin, early, 1)) == _gone(pods[0])
+    compacted = server.revision()
+    server.admin.call("POST", _UNCACHED, {"metadata": {"name": "before"}})
     cluster.delete(pods[1])
     version = _version(server.admin)
     server.kill()
     with pytest.raises(ConnectionError):
         server.admin.call("GET", "/readyz")
     server.start()
-    (event,) = _events(server.admin, early, 5)
-    assert (event["type"], event["object"]["code"]) == ("ERROR", 410)
+    assert _is_gone(_events(server.admin, early, 5))
     cluster.delete(pods[2])
     assert _said(_events(server.admin, max(version, _listed(server)), 1)) == _gone(pods[2])
+    server.admin.call("POST", _UNCACHED, {"metadata": {"name": "after"}})
+    events = _events(server.admin, compacted, 1, _UNCACHED)
+    assert _said(events) == [("ADDED", "before"), ("ADDED", "after")]
+    server.compact()
+    assert _is_gone(_events(server.admin, compacted, 5, _UNCACHED))
+
+
+def _is_gone(events: list[dict[str, Any]]) -> bool:
+    """Whether it is all that is said that a version is too old."""
+    return [(one["type"], one["object"]["code"]) for one in events] == [("ERROR", 410)]
 
 
 def _listed(server: ApiServer) -> int:
@@ -225,20 +266,3 @@ def _listed(server: ApiServer) -> int:
     (event,) = _events(server.admin, 1, 1)
     message = str(event["object"]["message"])
     return int(message.rpartition("(")[2].rstrip(")"))
-
-
-def test_without_its_cache_it_knows_what_etcd_knows(tmp_path: Path) -> None:
-    """Every change before, during and after a kill, until etcd is compacted: 410 then."""
-    with ApiServer(tmp_path, flags=UNCACHED) as server:
-        cluster = Cluster(server)
-        populate(cluster, Population(pods=4, nodes=1, namespaces=1, each=4))
-        version = _version(server.admin)
-        cluster.delete(cluster.pods[0])
-        server.kill()
-        server.start()
-        cluster.delete(cluster.pods[1])
-        expected = _gone(cluster.pods[0]) + _gone(cluster.pods[1])
-        assert _said(_events(server.admin, version, 1)) == expected
-        server.compact()
-        (event,) = _events(server.admin, version, 5)
-        assert (event["type"], event["object"]["code"]) == ("ERROR", 410)

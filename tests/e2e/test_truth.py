@@ -98,7 +98,7 @@ def _said(thing: Thing) -> dict[str, Any]:
 
 
 def test_records_are_judged(truth: Truth) -> None:
-    """Right, rightly unknown, missed, and wrong: in the name, or in what belongs to it."""
+    """Right, rightly unknown, missed, late, and wrong: in the name, or in what belongs to it."""
     records = [
         _record("12", _said(_FIRST)),
         _record("40", _said(_SECOND)),
@@ -107,10 +107,12 @@ def test_records_are_judged(truth: Truth) -> None:
         _record("40", _said(_FIRST)),
         _record("40", _said(_SECOND) | {"owner": {"kind": "Deployment", "name": "web"}}),
         _record("05", _said(_FIRST)),
+        _record("25", _said(_FIRST)),
+        _record("25", _said(_SECOND)),
     ]
-    tally = judge(truth, records, 0, 0)
+    tally = judge(truth, records, lag_ns=0, slack_ns=0, near_ns=0)
     assert (tally.right, tally.unknown) == (2, 1 + len(records))
-    assert (len(tally.missed), len(tally.wrong)) == (1, 3)
+    assert (len(tally.missed), len(tally.late), len(tally.wrong)) == (1, 1, 4)
 
 
 def test_times_of_records() -> None:

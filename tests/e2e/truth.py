@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 #: Kinds of what can hold an address, as the API has them.
 POD, NODE, SERVICE = "Pod", "Node", "Service"
@@ -152,6 +152,18 @@ class Truth:
         with self._lock:
             return tuple(self._holds.get(key, ()))
 
+    def last(self, address: str | bytes, start_ns: int) -> Verdict:
+        """Who had left an address last by then, however long ago."""
+        before = [one for one in self.of(address)
+                  if one.until_ns is not None and one.until_ns <= start_ns]  # fmt: skip
+        return Verdict((), unknown=True, left=tuple(one.what for one in before[-1:]))
+
+    def addresses(self) -> list[str]:
+        """All that anybody ever held."""
+        with self._lock:
+            keys = list(self._holds)
+        return [text(key) for key in keys]
+
     def expect(
         self, address: str | bytes, start_ns: int, end_ns: int, lag_ns: int = 0, slack_ns: int = 0
     ) -> Verdict:
@@ -189,3 +201,9 @@ def packed(address: str) -> bytes:
     """16 octets; IPv4 as ::ffff/96."""
     octets = ip_address(address).packed
     return octets if len(octets) == 16 else bytes(10) + b"\xff\xff" + octets
+
+
+def text(octets: bytes) -> str:
+    """As an address is written; IPv4 if it is."""
+    address = IPv6Address(octets)
+    return str(address.ipv4_mapped or address)
