@@ -27,6 +27,7 @@ from exporter.enrich.table import make as make_enrichment
 from exporter.fanout.queue import BatchQueue
 from exporter.fanout.router import Router
 from exporter.fanout.spool.spool import Spool
+from exporter.fanout.tap import Tap
 from exporter.fanout.worker import SinkWorker
 from exporter.ledger import Ledger
 from exporter.reload import Plan, named
@@ -61,6 +62,7 @@ class Pipeline:
         )
         self.ledger = Ledger(self.fetcher.counts)
         self.router = Router([self._worker(sink) for sink in self.config.sinks], self.ledger)
+        self.tap = Tap()
         self._drains: Counter[str] = Counter()
 
     def start(self) -> None:
@@ -101,6 +103,7 @@ class Pipeline:
         batch = self.enrichment.apply(batch)
         self.router.publish(batch, drained)
         self._settle()
+        self.tap.publish(batch)
         return batch
 
     def stop(self) -> None:
@@ -116,6 +119,7 @@ class Pipeline:
             self.tick(FlowEndReason.FORCED_END)
             self.ledger.close_kernel(counts_on=self._store is not None)
         finally:
+            self.tap.close()
             self.enrichment.close()
             self.router.stop(self.config.shutdown_timeout)
             self._settle()

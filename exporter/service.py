@@ -16,12 +16,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from exporter.batch.batch import FlowEndReason
 from exporter.config import Config
 from exporter.errors import ExporterError, SinkError
+from exporter.observe import observed
 from exporter.pipeline import Pipeline
 from exporter.sinks.credentials import Watched
 from exporter.sinks.otlp.telemetry import TelemetryExporter
@@ -81,7 +83,8 @@ class Service:
             "/readyz": self._readyz,
             "/ledger": self._ledger,
         }
-        self._servers = (StatusServer(routes), StatusServer(routes))
+        streams = {"/observe": partial(observed, self.pipeline.tap)}
+        self._servers = (StatusServer(routes), StatusServer(routes, streams))
         self._telemetry = self._make_telemetry()
 
     def run(self) -> int:
