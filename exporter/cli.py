@@ -124,7 +124,7 @@ def _print_flows(replayed: Any, config: Any, schema: str, *, as_table: bool) -> 
         from exporter.sinks.stdout.table import render
 
         if len(batch):
-            Console().print(render(replace(batch, window=_window(batch)), len(batch)))
+            Console().print(render(replace(batch, window=_window(batch)), 2 * len(batch)))
         return
     sys.stdout.buffer.write(encode(batch, SHAPES[schema]))
     sys.stdout.buffer.flush()

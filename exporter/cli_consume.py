@@ -41,9 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--protocol", metavar="NAME", help="tcp, udp, icmp, ... or a number")
     add("--interface", metavar="NAME", help="flows seen at it")
     add(
+        "--where",
+        action="append",
+        metavar="NAME=VALUE",
+        help="flows of which enrichment says so, as source.k8s.namespace.name=default; may be "
+        "repeated; without VALUE, those of which it is not known",
+    )
+    add(
         "--sum",
         metavar="LIST",
-        help=f"print sums instead, by {', '.join(SUM_BY)}; most octets first",
+        help=f"print sums instead, by {', '.join(SUM_BY)}, or anything that enrichment added; "
+        "most octets first",
     )
     add("--json", action="store_true", help="JSON, also on a terminal")
     add(

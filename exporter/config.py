@@ -11,7 +11,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
@@ -30,10 +30,13 @@ from exporter import netobserv
 from exporter.capture.config import CaptureConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.config import EnrichConfig
+from exporter.enrich.known import by_name
 from exporter.enrich.observer import AgentConfig
+from exporter.enrich.table import attributes_of
 from exporter.errors import ConfigError
 from exporter.fanout.config import SpoolConfig
 from exporter.quantities import Seconds, split_host_port
+from exporter.sinks.encodings.series import ATTRIBUTES, check_attributes
 from exporter.sinks.otlp.config import OtlpConfig
 from exporter.sinks.prometheus.config import PrometheusConfig
 from exporter.sinks.stdout.config import StdoutConfig
@@ -124,6 +127,25 @@ class Config(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _series_have_attributes(self) -> Config:
+        chosen = [
+            (f"sinks[{sink.name or number}].{key}", names)
+            for number, sink in enumerate(self.sinks)
+            for key, names in _chosen(sink)
+        ]
+        if all(name in ATTRIBUTES for _, names in chosen for name in names):
+            return self
+        added = {what.name for what in attributes_of(self.enrich, self.agent)}
+        for where, names in chosen:
+            try:
+                check_attributes(names, added)
+            except ValueError as err:
+                off = sorted(set(names) & set(by_name()) - added)
+                advice = f"{off[0]} comes of an enricher that is not turned on" if off else err
+                raise ValueError(f"{where}: {advice}") from None
+        return self
+
+    @model_validator(mode="after")
     def _spools_have_directories(self) -> Config:
         for number, sink in enumerate(self.sinks):
             if sink.queue.when_full == "spool" and self.spool_of(sink) is None:
@@ -136,6 +158,14 @@ class Config(BaseModel):
         spool = sink.spool or self.spool
         wanted = sink.queue.when_full in (None, "spool")
         return spool if wanted and spool.directory is not None else None
+
+
+def _chosen(sink: SinkConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What a sink's series are told by, and the key that says so."""
+    if isinstance(sink, PrometheusConfig):
+        yield "labels", sink.labels
+    if isinstance(sink, OtlpConfig):
+        yield "metrics.attributes", sink.metrics.attributes
 
 
 def load(

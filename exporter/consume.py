@@ -8,18 +8,20 @@ first octet. Reads as nobody: no group, no committed offset, nothing changes for
 from __future__ import annotations
 
 import argparse
+import difflib
 import ipaddress
 import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from exporter.batch.record import FlowRecord
 from exporter.decode import decode
+from exporter.enrich.known import by_any_name, recognised
 from exporter.errors import ConfigError, DecodeError, ExporterError
 from exporter.fanout.config import RetryConfig
 from exporter.quantities import duration
@@ -67,13 +69,14 @@ class Account:
 def run(parsed: argparse.Namespace) -> int:
     """Read until told to stop. Returns the exit code: 1 if a message could not be read."""
     fields = _fields(parsed.sum)
+    values = [_field(field) for field in fields]
     account, sums = Account(), dict[tuple[str, ...], Account]()
     shown = Shown(parsed)
     with closing(_flows(parsed, account)) as flows, suppress(KeyboardInterrupt):
         for record in flows:
             account.add(record)
             if fields:
-                key = tuple(FIELDS[field](record) for field in fields)
+                key = tuple(value(record) for value in values)
                 sums.setdefault(key, Account()).add(record)
             else:
                 shown.flow(record)
@@ -144,12 +147,16 @@ def _records(value: bytes | None, account: Account) -> list[FlowRecord]:
     """Of one message; says once what cannot be read."""
     try:
         # Kafka's way to delete a key is a message without a value.
-        return decode(value or b"")
+        found = decode(value or b"")
     except DecodeError as err:
         account.unreadable += 1
         if account.unreadable == 1:
             print(f"flow-exporter: a message that is no flow record: {err}", file=sys.stderr)
         return []
+    return [
+        replace(record, metadata=recognised(record.metadata)) if record.metadata else record
+        for record in found
+    ]
 
 
 def _filter(parsed: argparse.Namespace) -> Callable[[FlowRecord], bool]:
@@ -173,7 +180,32 @@ def _filter(parsed: argparse.Namespace) -> Callable[[FlowRecord], bool]:
         tests.append(lambda r: r.ip_protocol == number)
     if parsed.interface is not None:
         tests.append(lambda r: any(point.name == parsed.interface for point in r.points))
+    tests += [_equal(text) for text in parsed.where or ()]
     return lambda record: all(test(record) for test in tests)
+
+
+def _equal(text: str) -> Callable[[FlowRecord], bool]:
+    """``NAME=VALUE``; without a value, where nothing is known."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--where {text}: write NAME=VALUE")
+    of = _field(_checked(name.strip(), "ask for"))
+    return lambda record: of(record) == value
+
+
+def _field(name: str) -> Callable[[FlowRecord], str]:
+    """A field, or something that enrichment added, by any of its names; empty if it is absent."""
+    if name in FIELDS:
+        return FIELDS[name]
+    name = name.removeprefix(".")
+
+    def value(record: FlowRecord) -> str:
+        for what, known in record.metadata.items():
+            if name in (what.otel, what.netobserv, what.name):
+                return str(known)
+        return ""
+
+    return value
 
 
 def _within(network: Any, ends: tuple[str, ...]) -> Callable[[FlowRecord], bool]:
@@ -197,11 +229,23 @@ def _protocol(text: str) -> int:
 
 
 def _fields(text: str | None) -> list[str]:
-    fields = [word.strip() for word in (text or "").split(",") if word.strip()]
-    for field in fields:
-        if field not in FIELDS:
-            raise ConfigError(f"cannot sum by {field}: there are {', '.join(FIELDS)}")
-    return fields
+    return [_checked(word.strip(), "sum by") for word in (text or "").split(",") if word.strip()]
+
+
+def _checked(name: str, verb: str) -> str:
+    """
+    A name that there is, or a path, which may be a label of somebody's. With a dot before it, any
+    name is taken: a label in flat records has no other.
+    """
+    known = [*FIELDS, *by_any_name()]
+    if name in known or name.startswith("."):
+        return name
+    is_path = "." in name
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.9 if is_path else 0.7)
+    if is_path and not near:
+        return name
+    advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(FIELDS)}, and paths"
+    raise ConfigError(f"cannot {verb} {name}: {advice}")
 
 
 def _settings(parsed: argparse.Namespace) -> dict[str, Any]:

@@ -9,20 +9,25 @@ decode``.
             print(record.source, record.destination, record.packets)
 
 Needs no sink, no kernel and no configuration. What pbflow does not carry is zero or empty in the
-records: VLANs, octets at the IP layer, why the record was cut, network namespaces.
+records: VLANs, octets at the IP layer, why the record was cut, network namespaces, and all that
+enrichment added. JSON has that: it is in ``FlowRecord.metadata``, by its path in the nested record,
+or its key in the flat one.
 """
 
 from __future__ import annotations
 
 import calendar
+import functools
 import ipaddress
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
 from exporter._pb import flow_pb2
+from exporter.batch.attributes import Attribute, Value
 from exporter.batch.batch import FlowEndReason
 from exporter.batch.record import WITH_ICMP, FlowRecord, PointName
 from exporter.errors import DecodeError
@@ -37,6 +42,20 @@ _OBJECT = b"{"
 _DIRECTIONS = ("ingress", "egress")
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})Z")
 _SECOND = 1_000_000_000
+#: What a record has without enrichment; beside it, what is text or an integer was added.
+_PATHS = frozenset({
+    "time.start", "time.end", "source.address", "source.port", "source.mac",
+    "destination.address", "destination.port", "destination.mac", "network.type",
+    "network.transport", "network.iana_number", "network.vlan.id", "network.inner.vlan.id",
+    "flow.bytes", "flow.ip_bytes", "flow.packets", "flow.direction", "flow.dscp",
+    "flow.tcp_flags", "flow.icmp.type", "flow.icmp.code", "flow.end_reason", "flow.duplicate",
+    "flow.interfaces", "observer.address", "observer.name", "sampling.interval",
+})  # fmt: skip
+_KEYS = frozenset({
+    "SrcMac", "DstMac", "Etype", "TimeFlowStartMs", "TimeFlowEndMs", "TimeReceived", "AgentIP",
+    "IfDirections", "Interfaces", "Udns", "Bytes", "Packets", "Sampling", "SrcAddr", "DstAddr",
+    "Proto", "Dscp", "SrcPort", "DstPort", "Flags", "IcmpType", "IcmpCode",
+})  # fmt: skip
 _NO_MAC = "00:00:00:00:00:00"
 #: The largest values that our records have.
 _U8, _U16, _U32, _U48, _U64 = ((1 << bits) - 1 for bits in (8, 16, 32, 48, 64))
@@ -212,7 +231,30 @@ def _otel(found: dict[str, Any]) -> FlowRecord:
         ),
         agent_ip=_text(observer["address"]),
         agent_name=_text(observer["name"]),
+        metadata=dict(_added(found)),
     )
+
+
+def _added(found: dict[str, Any]) -> Iterator[tuple[Attribute, Value]]:
+    """What is beside the paths of every record, in its order."""
+    waiting = list(reversed(found.items()))
+    while waiting:
+        path, value = waiting.pop()
+        if path in _PATHS:
+            continue
+        if isinstance(value, dict):
+            waiting += [(f"{path}.{name}", one) for name, one in reversed(value.items())]
+        elif _is_value(value):
+            yield _attribute(path, "", isinstance(value, int)), value
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
+
+
+@functools.lru_cache(maxsize=4096)
+def _attribute(path: str, key: str, number: bool) -> Attribute:  # noqa: FBT001 - of a cache
+    return Attribute(path, "", netobserv=key, number=number)
 
 
 def _netobserv(found: dict[str, Any]) -> FlowRecord:
@@ -254,6 +296,11 @@ def _netobserv(found: dict[str, Any]) -> FlowRecord:
         ),
         agent_ip=_text(found["AgentIP"]),
         agent_name="",
+        metadata={
+            _attribute(key, key, isinstance(value, int)): value
+            for key, value in found.items()
+            if key not in _KEYS and _is_value(value)
+        },
     )
 
 

@@ -157,7 +157,8 @@ class Pipeline:
         if queue is None:
             spool = self.config.spool_of(config)
             queue = BatchQueue(config.queue, Spool(spool, config.name) if spool else None)
-        return SinkWorker(make(config), queue, config.retry, self._on_closed, self._settle)
+        sink = make(config, self.enrichment.attributes)
+        return SinkWorker(sink, queue, config.retry, self._on_closed, self._settle)
 
     def _take_over(self) -> None:
         """From an agent that left its pins behind."""

@@ -150,7 +150,7 @@ def batches(draw: st.DrawFn, max_rows: int = 12) -> FlowBatch:
 
 POD = EndAttribute("k8s.pod.name", "Pod.", "K8S_Name", "k8s.{}.name")
 NAMESPACE = EndAttribute("k8s.namespace.name", "Namespace.", "K8S_Namespace", "k8s.{}.namespace")
-ASN = EndAttribute("as.number", "Autonomous system.", "AS", number=True)
+ASN = EndAttribute("as.number", "Autonomous system.", "AS", number=True, ipfix=(16, 17))
 TEAM = Attribute("labels.team", "Of the user.", "team")
 FIRST = Attribute("flow.initiator", "Who began.", "Initiator")
 NUMBER = Attribute("flow.id", "Of the flow.", "FlowId", ipfix=148, number=True)

@@ -61,6 +61,11 @@ class Attribute:
         short = {"source": "src", "destination": "dst"}.get(head, head)
         return f"{short}.{rest}".strip(".").replace(".", "_")
 
+    def called(self, schema: str) -> str:
+        """Its name in a schema; ``otel``'s where the schema has none."""
+        own = {"netobserv": self.netobserv, "obi": self.obi}.get(schema, "")
+        return own or self.otel
+
 
 @dataclass(frozen=True)
 class EndAttribute:
@@ -73,6 +78,7 @@ class EndAttribute:
         netobserv: After ``Src`` or ``Dst``, as ``K8S_Name``; empty for none.
         obi: With ``{}`` where ``src`` or ``dst`` stands, as ``k8s.{}.name``; empty for none.
         number: Values are integers; else text.
+        ipfix: Information elements of the source and of the destination, 0 for none.
     """
 
     path: str
@@ -80,6 +86,7 @@ class EndAttribute:
     netobserv: str = ""
     obi: str = ""
     number: bool = False
+    ipfix: tuple[int, int] = (0, 0)
 
     def of(self, side: Side) -> Attribute:
         """The attribute of one end."""
@@ -89,6 +96,7 @@ class EndAttribute:
             meaning=self.meaning,
             netobserv=f"{short.capitalize()}{self.netobserv}" if self.netobserv else "",
             obi=self.obi.format(short),
+            ipfix=self.ipfix[SIDES.index(side)],
             number=self.number,
         )
 
@@ -114,6 +122,21 @@ class Entities:
     def take(self, rows: NDArray[Any] | slice) -> Entities:
         """The same things for some of the rows."""
         return Entities(self.rows[rows], self.values)
+
+    def used(self) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        """
+        The entities that rows have, each once: of many that there are, few may be.
+
+        Returns:
+            Their numbers, ascending.
+            Which of these each entity is, shape (entities,); 0 for those that no row has.
+        """
+        there = np.zeros(len(self), np.bool_)
+        there[self.rows] = True
+        used = np.flatnonzero(there)
+        place = np.zeros(len(self), np.uint32)
+        place[used] = np.arange(len(used), dtype=np.uint32)
+        return used, place
 
     def each(self) -> Iterator[dict[Attribute, Value]]:
         """Every entity with what is known of it, in order."""

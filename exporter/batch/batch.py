@@ -247,14 +247,23 @@ ROW_COLUMNS = (
 
 def concatenate(batches: list[FlowBatch]) -> FlowBatch:
     """
-    All rows of batches that are not enriched or deduplicated yet, in order; at least one batch.
+    All rows of batches, in order; at least one batch. They are not enriched or deduplicated yet, or
+    are rows of one batch.
     """
     if len(batches) == 1:
         return batches[0]
+    last = batches[-1]
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(batch, name) for batch in batches]) for name in ROW_COLUMNS
     }
-    return replace(batches[-1], **columns)
+    columns["entities"] = tuple(
+        Entities(np.concatenate([batch.entities[number].rows for batch in batches]), some.values)
+        for number, some in enumerate(last.entities)
+    )
+    columns["added"] = {
+        what: np.concatenate([batch.added[what] for batch in batches]) for what in last.added
+    }
+    return replace(last, **columns)
 
 
 def mac_numbers(macs: U1) -> U8:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch, Interface
 from exporter.enrich.base import AddressSource, Enricher, Reading
 from exporter.enrich.config import EnrichConfig
@@ -29,6 +30,10 @@ class Surroundings:
     names: Callable[[], Mapping[tuple[int, int], Interface]]
 
 
+#: Of an enrichment that is only asked what it would add.
+NOWHERE = Surroundings(names=dict)
+
+
 def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enrichment:
     """Every enricher that is asked for, not opened yet."""
     enrichers: list[Enricher] = [InterfaceNames(around.names), ObserverName(agent)]
@@ -36,6 +41,16 @@ def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enri
     if sources:
         enrichers.append(EndEnricher(*sources))
     return Enrichment(enrichers)
+
+
+def attributes_of(config: EnrichConfig, agent: AgentConfig) -> tuple[Attribute, ...]:
+    """
+    What the enrichers that are asked for add, also what users name themselves. Opens nothing.
+
+    Raises:
+        ConfigError: If one cannot be made as it is configured.
+    """
+    return make(config, agent, NOWHERE).attributes
 
 
 def _sources(_config: EnrichConfig) -> list[AddressSource]:
@@ -57,6 +72,11 @@ class Enrichment:
         self._seconds = dict.fromkeys((one.name for one in enrichers), 0.0)
         self._opened: list[Enricher] = []
         _check(self._enrichers)
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """All that can be added, in the order of the enrichers."""
+        return tuple(what for enricher in self._enrichers for what in enricher.attributes)
 
     def open(self) -> None:
         """

@@ -6,10 +6,12 @@ Adding a sink means: its room, a line in each of the places here, its scheme in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from exporter.batch.attributes import Attribute
 from exporter.fanout.contract import Sink
 from exporter.sinks.file.config import FileConfig
 from exporter.sinks.file.sink import FileSink
@@ -52,21 +54,29 @@ CONFIGS: tuple[type[BaseModel], ...] = (
 )
 
 
-def make(config: SinkConfig) -> Sink:  # noqa: PLR0911 - a line for each kind
-    """The sink of a configuration. Opens nothing."""
+def make(  # noqa: PLR0911 - a line for each kind
+    config: SinkConfig, added: Sequence[Attribute] = ()
+) -> Sink:
+    """
+    The sink of a configuration. Opens nothing.
+
+    Args:
+        config: Its section.
+        added: What enrichment adds: names, types and elements of what batches will have.
+    """
     match config:
         case FileConfig():
-            return FileSink(config.name, config)
+            return FileSink(config.name, config, added)
         case GrpcConfig():
             return GrpcSink(config.name, config)
         case IpfixConfig():
-            return IpfixSink(config.name, config)
+            return IpfixSink(config.name, config, added)
         case KafkaConfig():
             return KafkaSink(config.name, config)
         case OtlpConfig():
-            return OtlpSink(config.name, config)
+            return OtlpSink(config.name, config, added=added)
         case PrometheusConfig():
-            return PrometheusSink(config.name, config)
+            return PrometheusSink(config.name, config, added)
         case StdoutConfig():
             return make_stdout(config.name, config)
         case NullConfig():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from kafka import KafkaProducer
 
+from exporter.batch.attributes import Entities
 from exporter.batch.batch import FlowBatch
 from exporter.batch.record import FlowRecord, records
 from exporter.cli_consume import SUM_BY
@@ -18,6 +21,9 @@ from exporter.consume import FIELDS
 from tests.e2e.agent import PROGRAM
 from tests.e2e.broker import PASSWORD, USER, Broker
 from tests.e2e.test_kafka import config, running, some_flows
+from tests.strategies import POD, TEAM
+
+TEAMS = (None, "blue")
 
 
 def publish(broker: Broker, batch: FlowBatch, **options: Any) -> str:
@@ -88,6 +94,31 @@ def test_filters_and_sums(broker: Broker) -> None:
     assert len(lines(consume(broker, topic, "--count", "7"))) == 7
 
 
+def test_what_enrichment_added(broker: Broker) -> None:
+    """JSON on a topic comes back complete; filtered and summed by any path or name."""
+    batch = some_flows(300)
+    pods = (None, *(f"web-{n}" for n in range(7)))
+    rows = np.arange(300, dtype=np.uint32) % 8
+    pod = POD.of("source")
+    batch = replace(
+        batch, entities=(Entities(rows, {pod: pods}), Entities(rows % 2, {TEAM: TEAMS}))
+    )
+    topic = publish(broker, batch, layout="json", schema="otel")
+    found = Counter(
+        (r["SrcAddr"], r.get("source.k8s.pod.name"), r.get("labels.team"))
+        for r in lines(consume(broker, topic))
+    )
+    flows = list(records(batch))
+    assert found == Counter((r.source, r.metadata.get(pod), r.metadata.get(TEAM)) for r in flows)
+    done = consume(broker, topic, "--schema", "otel", "--where", "source.k8s.pod.name=web-2",
+                   "--sum", "labels.team,protocol")  # fmt: skip
+    wanted: Counter[tuple[str, str]] = Counter()
+    for r in flows:
+        if r.metadata.get(pod) == "web-2":
+            wanted[str(r.metadata.get(TEAM, "")), FIELDS["protocol"](r)] += r.packets
+    assert {(one["labels.team"], one["protocol"]): one["packets"] for one in lines(done)} == wanted
+
+
 def test_messages_of_others(broker: Broker) -> None:
     """What is no flow record is counted and named once, what is one is printed; exit code 1."""
     topic = publish(broker, some_flows(4))
@@ -122,7 +153,9 @@ def test_over_tls_with_a_password(broker: Broker, tmp_path: Path) -> None:
         (["--topic", "nowhere"], 1, "there is no topic nowhere"),
         (["--brokers", "localhost"], 2, "is not HOST:PORT"),
         (["--ip", "10.0.0.0/33"], 2, "10.0.0.0/33 is no address or network"),
-        (["--sum", "colour"], 2, "cannot sum by colour"),
+        (["--sum", "colour"], 2, "cannot sum by colour: there are source"),
+        (["--sum", "protcol"], 2, "cannot sum by protcol: did you mean protocol?"),
+        (["--where", "labels.team"], 2, "--where labels.team: write NAME=VALUE"),
         (["--protocol", "foo"], 2, "no protocol foo"),
         (["--brokers", "127.0.0.1:1"], 1, "127.0.0.1:1: "),
         (["--sasl-username", "me"], 2, "password_file"),

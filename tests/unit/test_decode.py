@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 
 import orjson
 import pytest
@@ -11,13 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter._pb import flow_pb2
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch
 from exporter.batch.record import WITH_ICMP, WITH_PORTS, FlowRecord, records
 from exporter.decode import decode, decode_json, decode_record, decode_records
+from exporter.enrich.known import recognised
 from exporter.errors import DecodeError
 from exporter.sinks.encodings.jsonl import netobserv, otel
 from exporter.sinks.encodings.pbflow import encode, parts
-from tests.strategies import batches
+from exporter.testing import Row, make_batch
+from tests.strategies import POD, batches, enriched
 
 KEYS = ("SrcAddr", "DstAddr", "Proto", "Interfaces", "IfDirections", "Etype", "network", "flow",
         "observer", "source", "destination", "time", "iana_number", "address", "start",
@@ -75,6 +79,62 @@ def test_json_is_decoded(batch: FlowBatch) -> None:
             direction=record.points[0].direction if record.points else 0,
             duplicate=False,
         )
+
+
+@given(enriched(max_rows=4))
+@settings(max_examples=40)
+def test_what_was_added_comes_back(batch: FlowBatch) -> None:
+    """All of it by its path, or its key in flat records; written again it is the same."""
+    for record in records(batch):
+        octets = orjson.dumps(otel(record))
+        whole = decode_json(octets)
+        assert {what.otel: value for what, value in whole.metadata.items()} == {
+            what.otel: value for what, value in record.metadata.items()
+        }
+        assert all(what.number == isinstance(v, int) for what, v in whole.metadata.items())
+        assert orjson.dumps(otel(replace(whole, tcp_flag_sets=record.tcp_flag_sets))) == octets
+        flat = decode_json(orjson.dumps(netobserv(record)))
+        assert {what.netobserv: value for what, value in flat.metadata.items()} == {
+            what.netobserv: value for what, value in record.metadata.items()
+        }
+
+
+def test_names_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From either schema to the other: what is known has all its names, other labels their own."""
+    pod, team = POD.of("source"), Attribute("labels.x.y", "", netobserv="")
+    monkeypatch.setattr(
+        "exporter.enrich.known.by_any_name", lambda: {pod.otel: pod, pod.netobserv: pod}
+    )
+    (record,) = records(make_batch(Row()))
+    record = replace(record, metadata={pod: "web-0", team: "a"})
+    nested = decode_json(orjson.dumps(otel(record)))
+    assert netobserv(replace(nested, metadata=recognised(nested.metadata))).items() >= {
+        "SrcK8S_Name": "web-0", "labels.x.y": "a",
+    }.items()  # fmt: skip
+    flat = decode_json(orjson.dumps(netobserv(replace(record, metadata={pod: "web-0"}))))
+    assert recognised(flat.metadata) == {pod: "web-0"}
+
+
+@pytest.mark.parametrize("depth", [50, 1000])
+def test_deep_objects(depth: int) -> None:
+    """Somebody else's nesting, as deep as a parser takes it, is a long path and no crash."""
+    (record,) = records(make_batch(Row()))
+    text = orjson.dumps(otel(record))[:-1] + b',"a":' + b'{"a":' * depth + b"1" + b"}" * depth
+    found = decode_json(text + b"}")
+    assert [what.otel.count(".") for what in found.metadata] == [depth]
+
+
+def test_labels_that_begin_like_others() -> None:
+    """A name that is also the beginning of another: neither is lost, whichever comes first."""
+    names = ("labels.app", "labels.app.kubernetes.io/name", "labels.app.kubernetes")
+    (record,) = records(make_batch(Row()))
+    for order in permutations(names):
+        added = {Attribute(name, ""): name for name in order}
+        nested = otel(replace(record, metadata=added))["labels"]
+        found = decode_json(orjson.dumps({**otel(record), "labels": nested})).metadata
+        assert {what.otel.rstrip("."): value for what, value in found.items()} == {
+            name: name for name in names
+        }
 
 
 def _port(record: FlowRecord) -> int:

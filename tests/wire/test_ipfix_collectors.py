@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from exporter.batch.attributes import SIDES, Entities
 from exporter.batch.batch import FlowBatch, Interface, Observer, Point
 from exporter.sinks.ipfix.config import IpfixConfig
 from exporter.sinks.ipfix.sink import IpfixSink
 from exporter.testing import Row, make_batch
+from tests.strategies import ASN, NUMBER
 from tests.wire.collectors import Nfacctd, Nfcapd
 from tests.wire.flows import expected
 
@@ -63,7 +66,7 @@ def flows() -> FlowBatch:
 
 def send(target: str, batch: FlowBatch, **section: Any) -> None:
     config = IpfixConfig(target=target, **section)
-    sink = IpfixSink("ipfix", config)
+    sink = IpfixSink("ipfix", config, batch.attributes())
     sink.open()
     try:
         for message in sink.encode(batch):
@@ -126,14 +129,27 @@ _NFDUMP_OTHERS = {
 
 
 def test_nfcapd_shows_what_was_sent(tmp_path: Path) -> None:
-    """Each of its fields, of each flow; and no sequence error."""
+    """
+    Each of its fields, of each flow; and no sequence error. Autonomous systems that enrichment
+    added, too; what nfdump does not know, as a flow's id, does not disturb it.
+    """
     batch = flows()
+    systems = (None, *range(4_200_000_000, 4_200_000_050))
+    ends = [
+        Entities(np.arange(600, dtype=np.uint32) * step % 51, {ASN.of(side): systems})
+        for step, side in zip((1, 7), SIDES, strict=True)
+    ]
+    ids = np.arange(600, dtype=np.uint64) << np.uint64(54)
+    batch = replace(batch, entities=tuple(ends), added={NUMBER: ids})
     with Nfcapd(tmp_path) as collector:
         send(collector.target, batch)
         found = by_source_address(collector.flows())
     assert "Flows: 600," in collector.log
     assert "Sequence Errors: 0," in collector.log
     wanted = {of(flow, "source"): as_nfdump(flow) for flow in expected(batch)}
+    for number, flow in enumerate(wanted.values()):
+        for step, name in ((1, "src_as"), (7, "dst_as")):
+            flow[name] = systems[number * step % 51] or 0
     shown = {
         source: {name: value for name, value in flow.items() if name not in _NFDUMP_OTHERS}
         for source, flow in found.items()

@@ -19,8 +19,8 @@ import orjson
 
 from exporter.batch.batch import FlowBatch, FlowEndReason
 from exporter.batch.record import TCP, WITH_PORTS, FlowRecord, PointName
+from exporter.sinks.encodings.additions import JSON_FLAT, JSON_NESTED, Additions, nested
 from exporter.sinks.encodings.additions import flat as flat_metadata
-from exporter.sinks.encodings.additions import json_flat, json_nested, nested
 from exporter.sinks.encodings.columns import HOLES, MASKS, point_lists, same
 from exporter.sinks.encodings.protocols import protocol_name
 from exporter.sinks.encodings.template import Part, Template
@@ -158,7 +158,7 @@ def encode(batch: FlowBatch, shape: Shape) -> bytes:
     if shape is otel:
         who = orjson.dumps({"address": observer.address, "name": observer.name})
         more = {"observer": same(who), "interfaces": point_lists(batch, _interfaces)}
-        parts, additions = _OTEL, json_nested(batch)
+        parts, additions = _OTEL, Additions(batch, JSON_NESTED)
     else:
         more = {
             "agent": same(orjson.dumps(observer.address)),
@@ -166,7 +166,7 @@ def encode(batch: FlowBatch, shape: Shape) -> bytes:
             "interfaces": point_lists(batch, _netobserv_interfaces),
             "udns": point_lists(batch, _udns),
         }
-        parts, additions = _NETOBSERV, json_flat(batch)
+        parts, additions = _NETOBSERV, Additions(batch, JSON_FLAT)
     template = Template(*additions.within(parts))
     holes = additions.all_holes({**HOLES, **more})
     return b"".join(template.fill(batch, holes, additions.all_masks(MASKS)))

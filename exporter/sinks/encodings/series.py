@@ -12,9 +12,10 @@ Source: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#cardinality-limits
 
 from __future__ import annotations
 
+import difflib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,17 +41,17 @@ _SLACK = 1024
 
 
 class _Texts:
-    """Numbers for texts, so that they can be words of a key."""
+    """Numbers for texts and what else has no words, so that they can be words of a key."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-        self._texts: dict[int, str] = {}
+        self._numbers: dict[Value, int] = {}
+        self._texts: dict[int, Value] = {}
         self._next = 0
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def number(self, text: str) -> int:
+    def number(self, text: Value) -> int:
         number = self._numbers.get(text)
         if number is None:
             number = self._next
@@ -59,7 +60,7 @@ class _Texts:
             self._texts[number] = text
         return number
 
-    def text(self, number: int) -> str:
+    def text(self, number: int) -> Value:
         return self._texts[number]
 
     def keep(self, numbers: set[int]) -> None:
@@ -140,7 +141,37 @@ def _name(batch: FlowBatch, point: Point) -> str:
     return (batch.interfaces.get(point) or Interface(str(point.ifindex))).name
 
 
-#: Every attribute. Names in a schema's words are the sinks' business.
+def _added(name: str) -> Attribute:
+    """
+    Something that enrichment adds, by its ``Attribute.name``; empty text where it is not known, or
+    a batch has nothing of it.
+    """
+
+    def words(batch: FlowBatch, texts: _Texts) -> NDArray[Any]:
+        for some in batch.entities:
+            for what, values in some.values.items():
+                if what.name == name:
+                    used, place = some.used()
+                    found = [values[n] for n in used.tolist()]
+                    return _numbers(found, texts)[place[some.rows]]
+        for what, column in batch.added.items():
+            if what.name == name:
+                different, inverse = np.unique(column, return_inverse=True)
+                plain = different.tolist()
+                if column.dtype.kind == "S":
+                    plain = [text.decode() for text in plain]
+                return _numbers(plain, texts)[inverse]
+        return np.full(len(batch), texts.number(""), np.uint64)
+
+    return Attribute(1, words, _text, "", is_text=True)
+
+
+def _numbers(values: Sequence[Value | None], texts: _Texts) -> NDArray[np.uint64]:
+    return np.array([texts.number("" if value is None else value) for value in values], np.uint64)
+
+
+#: Every column. What enrichment adds comes besides, by its name. Names in a schema's words are the
+#: sinks' business.
 ATTRIBUTES: dict[str, Attribute] = {
     "src_addr": Attribute(
         2, lambda batch, _: batch.key_words()[:, 0:2], _address, "Source address."
@@ -210,18 +241,25 @@ class Reading:
         return self.sums[:, OCTETS_L3]
 
 
-def check_attributes(names: Sequence[str]) -> tuple[str, ...]:
+def check_attributes(names: Sequence[str], added: Collection[str] | None = None) -> tuple[str, ...]:
     """
     Names of attributes, for configurations.
+
+    Args:
+        names: What is configured.
+        added: Names of what enrichment adds; ``None`` if that is not known here, and any may be.
 
     Raises:
         ValueError: If there is no such attribute, or it is named twice.
     """
-    for name in names:
-        if name not in ATTRIBUTES:
-            raise ValueError(f"there is no attribute {name!r}: use {', '.join(ATTRIBUTES)}")
     if len(set(names)) < len(names):
         raise ValueError("an attribute is named twice")
+    for name in names if added is not None else ():
+        if name not in ATTRIBUTES and name not in (added or ()):
+            known = [*ATTRIBUTES, *(added or ())]
+            near = difflib.get_close_matches(name, known, 1, cutoff=0.6)
+            advice = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
+            raise ValueError(f"there is no attribute {name!r}: {advice}")
     return tuple(names)
 
 
@@ -230,13 +268,14 @@ class Series:
     Sums by attributes. May be read from any thread while one adds.
 
     Args:
-        attributes: Names out of :data:`ATTRIBUTES`; none gives one series.
+        attributes: Names out of :data:`ATTRIBUTES`, and of what enrichment adds; none gives one
+            series.
         limit: Series at most, 2 at least; the last one is for overflow, as OpenTelemetry counts.
         idle: Seconds after which :meth:`expire` forgets a series that nothing was added to.
         clock: Seconds from anywhere, never stepped.
 
     Raises:
-        ConfigError: If an attribute is unknown.
+        ConfigError: If an attribute is named twice.
     """
 
     def __init__(
@@ -250,7 +289,7 @@ class Series:
             self.attributes = check_attributes(attributes)
         except ValueError as err:
             raise ConfigError(str(err)) from err
-        self._chosen = [ATTRIBUTES[name] for name in self.attributes]
+        self._chosen = [ATTRIBUTES.get(name) or _added(name) for name in self.attributes]
         self._limit = max(limit, 2)
         self._idle = idle
         self._clock = clock
@@ -346,6 +385,9 @@ class Series:
         self._sums[slots[~over]] += sums[~over]
         self._sums[self.overflow_slot] += sums[over].sum(axis=0, dtype=np.uint64)
         self._touched[slots[sums[:, FLOWS] > 0]] = self._clock()
+        if len(self._texts) > 2 * self._limit + _SLACK:
+            # Of series that there was no room for.
+            self._prune()
         result = np.empty(len(words), np.int64)
         result[order] = slots[groups.labels()]
         return result[known:]

@@ -34,10 +34,11 @@ _LAST = 20.0
 
 @dataclass
 class _Active:
-    """The file that is being written, and when its first record came."""
+    """The file that is being written, when its first record came, and what it begins with."""
 
     file: AppendFile
     since: float = 0.0
+    header: bytes = b""
 
 
 class RotatingFile:
@@ -47,13 +48,11 @@ class RotatingFile:
     Args:
         name: The sink's, for logs.
         config: Where, and when a file ends.
-        header: What every file begins with.
     """
 
-    def __init__(self, name: str, config: FileConfig, header: bytes) -> None:
+    def __init__(self, name: str, config: FileConfig) -> None:
         self._name = name
         self._config = config
-        self._header = header
         self._names = Names.of(config)
         self._collects = config.written_as == "parquet"
         self._finish = _finish(config, self._names)
@@ -78,9 +77,14 @@ class RotatingFile:
         self._thread = threading.Thread(target=self._run, name=f"finish {self._name}", daemon=True)
         self._thread.start()
 
-    def append(self, message: bytes, timeout: float) -> None:
+    def append(self, message: bytes, timeout: float, header: bytes = b"") -> None:
         """
         Write a message, once there are not too many full files that wait to be finished.
+
+        Args:
+            message: As a whole or not at all.
+            timeout: Seconds.
+            header: What its file begins with; one that begins otherwise ends.
 
         Raises:
             SinkError: Retryable; nothing of it is in a file then.
@@ -93,15 +97,16 @@ class RotatingFile:
             if self._problem is not None and len(self._waiting) >= _MOST_WAITING:
                 raise self._problem
             try:
-                active = self._room_for(len(message))
+                active = self._room_for(len(message), header)
             except OSError as err:
                 raise failure(err, self._names.directory) from err
             first = active.file.octets == 0
             active.file.append(
-                self._header + message if first else message, sync=self._config.fsync == "message"
+                header + message if first else message, sync=self._config.fsync == "message"
             )
             if first:
                 active.since = time.monotonic()
+                active.header = header
                 self._changed.notify_all()
 
     def close(self) -> None:
@@ -132,7 +137,7 @@ class RotatingFile:
             if self._collects:
                 active.file.path.unlink(missing_ok=True)
 
-    def _room_for(self, octets: int) -> _Active:
+    def _room_for(self, octets: int, header: bytes) -> _Active:
         """The file that the next message goes to."""
         active = self._active
         if active is not None and active.file.moved():
@@ -140,9 +145,11 @@ class RotatingFile:
             active.file.close()
             active = self._active = None
         limit = self._config.rotate.octets
-        if active is not None and 0 < limit < active.file.octets + octets and active.file.octets:
-            self._rotate(active)
-            active = None
+        if active is not None and active.file.octets:
+            full = 0 < limit < active.file.octets + octets
+            if full or active.header != header:
+                self._rotate(active)
+                active = None
         if active is None:
             active = self._active = self._open_active()
             # One that has lines already ends in time, too.

@@ -135,7 +135,8 @@ class Parquet:
                     for group in _groups(_batches(reader)):
                         if stopped():
                             raise Stopped
-                        table = pa.Table.from_batches(group, reader.schema)
+                        # Each message has dictionaries of its own, a row group one of each.
+                        table = pa.Table.from_batches(group, reader.schema).unify_dictionaries()
                         writer.write_table(table, row_group_size=len(table))
         except pa.ArrowException as err:
             raise OSError(errno.EIO, f"what was collected cannot be read: {err}") from err

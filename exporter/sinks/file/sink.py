@@ -9,13 +9,14 @@ brings it again. Blocks while the disk does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch
 from exporter.fanout.contract import Message
 from exporter.sinks.file.config import FileConfig
 from exporter.sinks.file.deliver import RotatingFile
-from exporter.sinks.file.encode import Encoder, encoder, messages
+from exporter.sinks.file.encode import Encoder, Part, encoder, messages
 
 
 class FileSink:
@@ -25,18 +26,20 @@ class FileSink:
     Args:
         name: For logs and counters.
         config: Where, which format, when a file ends.
+        added: What enrichment adds.
     """
 
-    def __init__(self, name: str, config: FileConfig) -> None:
+    def __init__(self, name: str, config: FileConfig, added: Sequence[Attribute] = ()) -> None:
         self.name = name
+        self._added = added
         self._config = config
         self._encoder: Encoder | None = None
         self._files: RotatingFile | None = None
 
     def open(self) -> None:
         """Raises ConfigError if something that the format needs is not installed."""
-        self._encoder = encoder(self._config)
-        self._files = RotatingFile(self.name, self._config, self._encoder.header)
+        self._encoder = encoder(self._config, self._added)
+        self._files = RotatingFile(self.name, self._config)
         self._files.open()
 
     def encode(self, batch: FlowBatch) -> Iterator[Message]:
@@ -47,7 +50,8 @@ class FileSink:
     def deliver(self, message: Message, timeout: float) -> None:
         """Raises SinkError."""
         assert self._files is not None
-        self._files.append(message.payload, timeout)
+        assert isinstance(message, Part)
+        self._files.append(message.payload, timeout, message.header)
 
     def split(self, _message: Message) -> Iterator[Message]:
         """Never asked for."""

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch, Interface, Observer, Point
 from exporter.fanout.contract import Message
-from exporter.sinks.ipfix.template import INTERFACES_TEMPLATE, SAMPLING_TEMPLATE, Template
+from exporter.sinks.ipfix.template import INTERFACES_TEMPLATE, SAMPLING_TEMPLATE, Template, sent
 
 #: Of the message header and of a set header.
 HEADER_OCTETS, SET_OCTETS = 16, 4
@@ -79,10 +80,27 @@ def encode(batch: FlowBatch, templates: Mapping[int, Template], max_flows: int) 
 
 def records(batch: FlowBatch, template: Template) -> bytes:
     """Data Records of rows that are all of the template's address family."""
-    out = np.empty(len(batch), template.dtype)
+    out = np.zeros(len(batch), template.dtype)
+    added = sent(batch.attributes())
     for element in template.elements:
-        out[str(element)] = _COLUMNS[element](batch)
+        if element in _COLUMNS:
+            out[str(element)] = _COLUMNS[element](batch)
+        elif element in added:
+            out[str(element)] = _added(batch, added[element], out.dtype[str(element)])
     return out.tobytes()
+
+
+def _added(batch: FlowBatch, what: Attribute, kind: np.dtype[Any]) -> NDArray[Any]:
+    """Integers that enrichment added; 0 where nothing is known, or an element is too narrow."""
+    largest = np.iinfo(kind).max
+    if what in batch.added:
+        column = batch.added[what]
+        return np.where(column <= largest, column, column.dtype.type(0))
+    (some,) = (some for some in batch.entities if what in some.values)
+    used, place = some.used()
+    values = (some.values[what][number] for number in used.tolist())
+    fits = [v if isinstance(v, int) and 0 <= v <= largest else 0 for v in values]
+    return np.array(fits, kind)[place[some.rows]]
 
 
 def header(octets: int, export_time: int, sequence: int, domain: int) -> bytes:

@@ -7,8 +7,9 @@ acknowledged all of it; see ``stream`` for what that is worth.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch
 from exporter.fanout.contract import Message
 from exporter.sinks.ipfix.config import IpfixConfig
@@ -26,12 +27,15 @@ class IpfixSink:
     Args:
         name: For logs and counters.
         config: Where to and how much at once.
+        added: What enrichment adds.
     """
 
-    def __init__(self, name: str, config: IpfixConfig) -> None:
+    def __init__(self, name: str, config: IpfixConfig, added: Sequence[Attribute] = ()) -> None:
         self.name = name
         self._config = config
-        self._templates = {version: flow_template(version, config.time) for version in (4, 6)}
+        self._templates = {
+            version: flow_template(version, config.time, added) for version in (4, 6)
+        }
         templates = tuple(self._templates.values())
         self._transport: Transport = (
             DatagramTransport(config, templates)

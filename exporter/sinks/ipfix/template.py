@@ -8,11 +8,13 @@ Source: RFC 7011 sections 3.4.1 and 3.4.2; IANA registry "IPFIX Information Elem
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.schema import COLUMNS
 
 #: Length of a field whose length stands before each value. RFC 7011 section 7.
@@ -26,6 +28,8 @@ _OCTETS = {
     1: 8, 2: 8, 4: 1, 5: 1, 6: 2, 7: 2, 8: 4, 10: 4, 11: 2, 12: 4, 14: 4, 27: 16, 28: 16, 32: 2,
     34: 4, 56: 6, 58: 2, 59: 2, 61: 1, 80: 6, 82: VARIABLE, 136: 1, 139: 2, 149: 4, 152: 8, 153: 8,
     156: 8, 157: 8, 195: 1, 245: 2, 305: 4, 306: 4, 311: 8, 352: 8,
+    # What enrichment adds: flowId, biflowDirection, autonomous systems of both ends.
+    148: 8, 239: 1, 16: 4, 17: 4,
 }  # fmt: skip
 
 #: Elements that are octets to NumPy.
@@ -83,13 +87,24 @@ class Template:
         return struct.pack(">HH", kind, 4 + len(record)) + record
 
 
-def flow_template(version: int, time: str) -> Template:
+def sent(added: Iterable[Attribute]) -> dict[int, Attribute]:
+    """
+    What enrichment adds that IPFIX carries: integers that the registry has an element for.
+
+    Returns:
+        By element, in the order given.
+    """
+    return {what.ipfix: what for what in added if what.number and what.ipfix in _OCTETS}
+
+
+def flow_template(version: int, time: str, added: Iterable[Attribute] = ()) -> Template:
     """
     The Template of flow records.
 
     Args:
         version: Of IP: 4 or 6.
         time: ``milliseconds`` or ``nanoseconds``.
+        added: What enrichment adds.
     """
     elements: list[int] = []
     for column in COLUMNS:
@@ -97,6 +112,7 @@ def flow_template(version: int, time: str) -> Template:
             elements += _ELEMENTS.get(column.name, {}).get(version, (column.ipfix,))
     if time == "milliseconds":
         elements = [_MILLISECONDS.get(number, number) for number in elements]
+    elements += [number for number in sent(added) if number not in elements]
     return Template(FLOWS_IPV4 if version == 4 else FLOWS_IPV6, tuple(elements))
 
 

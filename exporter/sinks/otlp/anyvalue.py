@@ -20,6 +20,7 @@ KEY, VALUE = 1, 2
 
 #: The largest integer that OpenTelemetry has. What is larger becomes this one.
 LARGEST = (1 << 63) - 1
+_U64 = (1 << 64) - 1
 
 
 def any_value(value: AnyValue) -> bytes:
@@ -29,13 +30,42 @@ def any_value(value: AnyValue) -> bytes:
     if isinstance(value, bool):
         return tag(BOOL, VARINT) + varint(value)
     if isinstance(value, int):
-        return tag(INT, VARINT) + varint(min(value, LARGEST))
+        # What is negative is its complement, in 64 bits.
+        return tag(INT, VARINT) + varint(min(value, LARGEST) & _U64)
     return field(ARRAY, b"".join(field(1, any_value(item)) for item in value))
 
 
 def attribute(number: int, key: str, value: AnyValue) -> bytes:
     """A ``KeyValue`` as a field of a message."""
     return field(number, field(KEY, key.encode()) + field(VALUE, any_value(value)))
+
+
+def attributes(number: int, key: str, values: Sequence[AnyValue | None]) -> list[bytes]:
+    """As :func:`attribute` for each; nothing for those that are ``None`` or empty."""
+    named = field(KEY, key.encode())
+    heads = [_head(number, named, octets) for octets in range(_SHORT - len(named))]
+    made = []
+    for value in values:
+        if isinstance(value, str):
+            text = value.encode()
+            short = 0 < len(text) < len(heads)
+            made.append(heads[len(text)] + text if short else _one(number, key, value))
+        else:
+            made.append(_one(number, key, value))
+    return made
+
+
+#: Octets of text beside the key: all lengths are one octet then.
+_SHORT = 120
+
+
+def _head(number: int, named: bytes, octets: int) -> bytes:
+    value = tag(VALUE, LENGTH) + varint(octets + 2) + tag(STRING, LENGTH) + varint(octets)
+    return tag(number, LENGTH) + varint(len(named) + len(value) + octets) + named + value
+
+
+def _one(number: int, key: str, value: AnyValue | None) -> bytes:
+    return b"" if value is None or value == "" else attribute(number, key, value)
 
 
 def before_number(number: int, key: str, octets: int) -> bytes:

@@ -5,7 +5,8 @@ What a flow's log record says, by schema: keys, and where their values come from
 those of OBI's and Beyla's network metrics where they have one, else ``otel``'s; ``netobserv`` the
 keys that flowlogs-pipeline writes.
 
-A value that a flow does not have is absent: ports of ICMP, a VLAN of an untagged frame.
+A value that a flow does not have is absent: ports of ICMP, a VLAN of an untagged frame. What
+enrichment added is in ``added``.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from exporter.sinks.encodings.text import (
     ipv6_cells,
     mac_cells,
 )
+from exporter.sinks.otlp.added import added_pieces
 from exporter.sinks.otlp.anyvalue import (
     LARGEST,
     AnyValue,
@@ -324,4 +326,4 @@ SCHEMAS: dict[Schema, tuple[tuple[str, Source], ...]] = {
 def pieces(schema: Schema, context: Context) -> list[Piece]:
     """The attributes of a log record."""
     made: list[Any] = [source(key, context) for key, source in SCHEMAS[schema]]
-    return [piece for piece in made if piece is not None]
+    return [*(piece for piece in made if piece is not None), *added_pieces(schema, context.batch)]

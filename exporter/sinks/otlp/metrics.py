@@ -8,14 +8,16 @@ https://opentelemetry.io/docs/specs/otel/metrics/data-model (temporality, resets
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch
 from exporter.fanout.contract import Message
 from exporter.sinks.encodings.jsonl import protocol_name
+from exporter.sinks.encodings.named import attribute_named
 from exporter.sinks.encodings.protobuf import VARINT, field, tag, varint
 from exporter.sinks.encodings.series import I8, Reading, Series, Value
 from exporter.sinks.otlp.anyvalue import LARGEST, AnyValue, attribute
@@ -161,16 +163,26 @@ class MetricsEncoder:
         config: What is summed.
         schema: What attributes are called.
         limits: Of each message.
+        added: What enrichment adds.
     """
 
-    def __init__(self, config: FlowMetricsConfig, schema: Schema, limits: Limits) -> None:
+    def __init__(
+        self,
+        config: FlowMetricsConfig,
+        schema: Schema,
+        limits: Limits,
+        added: Sequence[Attribute] = (),
+    ) -> None:
         self._config = config
         self._schema: Schema = schema
         self._limits = limits
         self._series = self._empty()
         self._known: dict[tuple[Value, ...], bytes] = {}
         shown = KEYS[schema]
-        self._shown = [shown[name] for name in config.attributes]
+        self._shown: list[Shown] = [
+            shown[name] if name in shown else (attribute_named(name, added).called(schema), _as_is)
+            for name in config.attributes
+        ]
 
     def encode(self, batch: FlowBatch, envelope: Envelope) -> Iterator[Points]:
         """
@@ -263,6 +275,8 @@ class MetricsEncoder:
             known = b"".join(
                 attribute(7, key, shown(value))
                 for (key, shown), value in zip(self._shown, values, strict=True)
+                # What is not known is absent.
+                if value != ""
             )
             self._known[values] = known
         return known

@@ -8,8 +8,9 @@ rejects of a message it takes is counted as dropped.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch, Observer
 from exporter.fanout.contract import Message
 from exporter.sinks.otlp.answer import check_partial_success
@@ -30,13 +31,18 @@ class OtlpSink:
         name: For logs and counters.
         config: Where to and what.
         environment: ``OTEL_*`` variables.
+        added: What enrichment adds.
 
     Raises:
         ConfigError: If a variable cannot be used.
     """
 
     def __init__(
-        self, name: str, config: OtlpConfig, environment: Mapping[str, str] = os.environ
+        self,
+        name: str,
+        config: OtlpConfig,
+        environment: Mapping[str, str] = os.environ,
+        added: Sequence[Attribute] = (),
     ) -> None:
         self.name = name
         self._config = config
@@ -46,7 +52,7 @@ class OtlpSink:
         metrics = config.metrics.model_copy(
             update={"temporality": temporality(config, environment)}
         )
-        self._metrics = MetricsEncoder(metrics, config.schema_name, self._limits)
+        self._metrics = MetricsEncoder(metrics, config.schema_name, self._limits, added)
         self._observer: Observer | None = None
         self._envelope = Envelope({})
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch
 from exporter.quantities import split_host_port
 from exporter.sinks.encodings.series import Series
@@ -22,9 +23,11 @@ class FlowMetrics:
 
     Args:
         config: By what, and what all of it is called.
+        added: What enrichment adds.
     """
 
-    def __init__(self, config: PrometheusConfig) -> None:
+    def __init__(self, config: PrometheusConfig, added: Sequence[Attribute] = ()) -> None:
+        self._added = added
         self._names = NAMES[config.schema_name]
         self._series = Series(config.labels, config.limit, config.idle)
         self.forgotten = 0
@@ -45,7 +48,7 @@ class FlowMetrics:
         scrapes, nothing is forgotten.
         """
         reading = self._series.read()
-        yield from families(reading, self._series.attributes, self._names)
+        yield from families(reading, self._series.attributes, self._names, self._added)
         self.forgotten += self._series.expire()
 
 

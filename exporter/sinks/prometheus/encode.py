@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from exporter.batch.attributes import Attribute
 from exporter.sinks.encodings.series import FLOWS, OCTETS_L2, OCTETS_L3, PACKETS, Reading
 from exporter.sinks.prometheus.names import OVERFLOW, Names
 
@@ -16,7 +17,9 @@ _MEANINGS = {
 }
 
 
-def families(reading: Reading, attributes: Sequence[str], names: Names) -> Iterator[Any]:
+def families(
+    reading: Reading, attributes: Sequence[str], names: Names, added: Sequence[Attribute] = ()
+) -> Iterator[Any]:
     """
     A counter for each kind of sum, with a sample for each series.
 
@@ -24,6 +27,7 @@ def families(reading: Reading, attributes: Sequence[str], names: Names) -> Itera
         reading: The series.
         attributes: What they are told by.
         names: What all of it is called.
+        added: What enrichment adds.
 
     Yields:
         ``prometheus_client`` metric families. Values are exact up to 2^53, as Prometheus's are.
@@ -31,10 +35,11 @@ def families(reading: Reading, attributes: Sequence[str], names: Names) -> Itera
     # Imported here: 14 MB that only a metrics address needs.
     from prometheus_client.core import CounterMetricFamily
 
+    called = names.labels_of(attributes, added)
     labels = [
         {
-            names.labels[attribute]: names.label_value(attribute, value)
-            for attribute, value in zip(attributes, values, strict=True)
+            label: names.label_value(attribute, value)
+            for label, attribute, value in zip(called, attributes, values, strict=True)
         }
         for values in (reading.values[:-1] if reading.overflow else reading.values)
     ]

@@ -3,7 +3,8 @@ What metrics, labels and their values are called, by schema.
 
 ``otel`` has the paths of the JSON records with ``_`` for the dots, as OpenTelemetry's names are
 translated for Prometheus; ``obi`` the names of OBI's and Beyla's network metrics where there is
-one, else ``otel``'s; ``netobserv`` flowlogs-pipeline's fields.
+one, else ``otel``'s; ``netobserv`` flowlogs-pipeline's fields. What enrichment adds is called as in
+JSON records and OTLP, with ``_`` for what a label cannot have.
 
 Source: https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics;
 go.opentelemetry.io/obi, pkg/export/attributes.
@@ -11,10 +12,13 @@ go.opentelemetry.io/obi, pkg/export/attributes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from exporter.batch.attributes import Attribute
+from exporter.sinks.encodings.named import attribute_named
 from exporter.sinks.encodings.protocols import protocol_name
 from exporter.sinks.encodings.series import FLOWS, OCTETS_L2, OCTETS_L3, PACKETS, Value
 
@@ -30,11 +34,13 @@ class Names:
     The words of one schema.
 
     Args:
+        schema: Which.
         metrics: Column of the sums -> name without ``_total``.
         labels: Attribute -> label.
         values: Attribute -> its values' words, where these are not the numbers themselves.
     """
 
+    schema: Schema
     metrics: Mapping[int, str]
     labels: Mapping[str, str]
     values: Mapping[str, Mapping[Value, str]] = field(default_factory=dict)
@@ -46,11 +52,37 @@ class Names:
             return words[value]
         return "" if value == 0 and attribute in _ABSENT_AT_ZERO else str(value)
 
+    def labels_of(self, attributes: Sequence[str], added: Iterable[Attribute]) -> tuple[str, ...]:
+        """
+        Labels that differ, for attributes of series.
+
+        Args:
+            attributes: Columns' names, and those of what enrichment adds.
+            added: What enrichment adds.
+        """
+        chosen: list[str] = []
+        for attribute in attributes:
+            label = self.labels.get(attribute) or label_text(
+                attribute_named(attribute, added).called(self.schema)
+            )
+            # Two names may differ in nothing but what a label cannot have.
+            while label in chosen:
+                label += "_"
+            chosen.append(label)
+        return tuple(chosen)
+
+
+def label_text(name: str) -> str:
+    """A name as a label: anything but letters, digits and ``_`` becomes ``_``."""
+    label = re.sub("[^A-Za-z0-9_]", "_", name)
+    return label if not label[:1].isdigit() else f"_{label}"
+
 
 #: A protocol without ports; an untagged frame.
 _ABSENT_AT_ZERO = frozenset({"src_port", "dst_port", "vlan_id", "inner_vlan_id"})
 
 _OTEL = Names(
+    schema="otel",
     metrics={
         FLOWS: "network_flow_records",
         PACKETS: "network_flow_packets",
@@ -82,6 +114,7 @@ _OTEL = Names(
 NAMES: dict[Schema, Names] = {
     "otel": _OTEL,
     "obi": Names(
+        schema="obi",
         metrics={
             FLOWS: "obi_network_flow_records",
             PACKETS: "obi_network_flow_packets",
@@ -103,6 +136,7 @@ NAMES: dict[Schema, Names] = {
         },
     ),
     "netobserv": Names(
+        schema="netobserv",
         metrics={
             FLOWS: "netobserv_flow_records",
             PACKETS: "netobserv_flow_packets",

@@ -7,8 +7,9 @@ process lives, the sums are of all flows, whether somebody scrapes or not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch
 from exporter.fanout.contract import Message
 from exporter.sinks.prometheus.config import PrometheusConfig
@@ -22,11 +23,14 @@ class PrometheusSink:
     Args:
         name: For logs and counters.
         config: Which labels, and where they are scraped.
+        added: What enrichment adds.
     """
 
-    def __init__(self, name: str, config: PrometheusConfig) -> None:
+    def __init__(
+        self, name: str, config: PrometheusConfig, added: Sequence[Attribute] = ()
+    ) -> None:
         self.name = name
-        self.metrics = FlowMetrics(config)
+        self.metrics = FlowMetrics(config, added)
         self._config = config
         self._own = OwnAddress(self.metrics) if config.address else None
 

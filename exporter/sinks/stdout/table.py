@@ -1,4 +1,8 @@
-"""A table of the busiest flows of the last drain, redrawn in place."""
+"""
+A table of the busiest flows of the last drain, redrawn in place.
+
+A flow of which an end has a name takes two lines: names, and below them the addresses.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from exporter.batch.attributes import SIDES
 from exporter.batch.batch import FlowBatch
 from exporter.batch.record import WITH_PORTS, FlowRecord, records
 from exporter.sinks.encodings.jsonl import protocol_name
+from exporter.sinks.stdout.best_name import best_name
 from exporter.telemetry import printable
 
 _FLAGS = "FSRPAUEC"
@@ -50,7 +56,7 @@ def render(batch: FlowBatch, rows: int) -> Any:
 
     Args:
         batch: Of one drain, not empty.
-        rows: Flows to show at most.
+        rows: Lines of flows at most.
 
     Returns:
         A ``rich`` table.
@@ -81,9 +87,23 @@ def render(batch: FlowBatch, rows: int) -> Any:
     ):
         table.add_column(heading, **options)
     for record in records(busiest(batch, rows)):
+        names = _names(record)
+        rows -= 1 + any(names)
+        if rows < 0:
+            break
+        cells = _cells(record, seconds)
         # As text: rich would read an address in brackets, or a name with them, as markup.
-        table.add_row(*(Text(cell) for cell in _cells(record, seconds)))
+        if any(names):
+            named = (name or cell for name, cell in zip(names, cells, strict=False))
+            table.add_row(*map(Text, (*named, *cells[2:])))
+            cells = tuple(cell if name else "" for name, cell in zip(names, cells, strict=False))
+        table.add_row(*(Text(cell, "dim" if any(names) else "") for cell in cells))
     return table
+
+
+def _names(record: FlowRecord) -> tuple[str, ...]:
+    """Of both ends; empty where only the address is known. Ports stand with the address."""
+    return tuple(printable(best_name(record.metadata, side)) for side in SIDES)
 
 
 def _cells(record: FlowRecord, seconds: float) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.null import NullConfig
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.url import parse_sink
+from tests.strategies import ASN, POD, TEAM
 
 NETOBSERV = {"TARGET_HOST": "collector", "TARGET_PORT": "9999"}
 
@@ -416,3 +417,24 @@ def test_any_content_is_a_configuration_or_an_error(content: Any) -> None:
         file.flush()
         outcome = outcome_of(load, Path(file.name), {}, {}, "otel")
     assert isinstance(outcome, Config) or len(outcome.splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", ["prometheus://:9464?labels", "otlp+grpc://h:1?metrics.attributes"])
+def test_series_by_what_enrichment_adds(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the enrichers add that are turned on can be chosen; what is mistyped is refused."""
+    added = (TEAM, POD.of("source"))
+    monkeypatch.setattr("exporter.config.attributes_of", lambda _enrich, _agent: added)
+    monkeypatch.setattr("exporter.config.by_name", lambda: {"dst_as_number": ASN.of("destination")})
+    load(None, {}, {"sinks": [f"{key}=src_addr,src_k8s_pod_name,labels_team"]})
+    for name, words in (
+        (
+            "src_k8s_pod_nam",
+            "there is no attribute 'src_k8s_pod_nam': did you mean src_k8s_pod_name",
+        ),
+        ("dst_as_number", "dst_as_number comes of an enricher that is not turned on"),
+        ("src_addr,src_addr", "an attribute is named twice"),
+    ):
+        with pytest.raises(ConfigError, match=words) as found:
+            load(None, {}, {"sinks": [f"{key}={name}"]})
+        assert "\n" not in str(found.value)
+        assert key.partition("?")[2] in str(found.value)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from exporter.errors import ConfigError, SinkError
 from exporter.fanout.contract import Message
+from exporter.sinks.encodings.arrow import ArrowColumns
 from exporter.sinks.file.config import FileConfig
 from exporter.sinks.file.sink import FileSink
 from exporter.sinks.url import parse_sink
@@ -203,8 +204,8 @@ def test_a_journal_that_was_left(
     are in a file after the next start.
     """
     sink = opened(tmp_path / "a" / "flows.parquet")
-    parts = [sink._encoder.header if sink._encoder else b""]
-    parts += [message(sink, first).payload for first in (1000, 2000, 3000)]
+    messages = [message(sink, first) for first in (1000, 2000, 3000)]
+    parts = [ArrowColumns("text").header, *(one.payload for one in messages)]
     whole = b"".join(parts)
     ends = [sum(map(len, parts[: n + 1])) for n in range(4)]
     for end in {*range(0, len(whole), 61), *ends, *(e + 1 for e in ends), *(e - 1 for e in ends)}:
@@ -215,12 +216,12 @@ def test_a_journal_that_was_left(
         caplog.clear()
         sink = opened(directory / "flows.parquet")
         sink.close()
-        messages = sum(1 for at in ends[1:] if at <= end)
-        expected = [first + n for first in (1000, 2000, 3000)[:messages] for n in range(10)]
+        whole_ones = sum(1 for at in ends[1:] if at <= end)
+        expected = [first + n for first in (1000, 2000, 3000)[:whole_ones] for n in range(10)]
         assert everything(directory) == expected
-        assert f"its {10 * messages} flows are finished now" in caplog.text
+        assert f"its {10 * whole_ones} flows are finished now" in caplog.text
         assert "flows-20261121T000000.000001Z.parquet.tmp, which was never" in caplog.text
-        left = ["flows-20261121T000000.000001Z.parquet"] if messages else []
+        left = ["flows-20261121T000000.000001Z.parquet"] if whole_ones else []
         assert [path.name for path in directory.iterdir()] == left
 
 

@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.batch.attributes import Attribute, Entities
 from exporter.batch.batch import FlowBatch, Interface, Observer, Point
+from exporter.batch.record import records
 from exporter.batch.schema import COLUMNS
 from exporter.config import load
+from exporter.enrich.known import known_attributes
 from exporter.errors import ConfigError
 from exporter.sinks.ipfix.config import IpfixConfig
 from exporter.sinks.ipfix.encode import (
@@ -27,9 +31,10 @@ from exporter.sinks.ipfix.encode import (
     observation_domain,
 )
 from exporter.sinks.ipfix.session import Session
-from exporter.sinks.ipfix.template import flow_template
+from exporter.sinks.ipfix.template import flow_template, sent
 from exporter.testing import Row, make_batch
 from tests import strategies
+from tests.strategies import ASN
 from tests.wire.flows import by_family, expected
 from tests.wire.ipfix import ELEMENTS, Read, Reader
 
@@ -63,6 +68,54 @@ def flows_of(read: list[Read]) -> list[dict[str, Any]]:
 def test_what_is_read_is_what_was_captured(batch: FlowBatch, rows: int) -> None:
     """Every column of every row, whatever the values; each row in exactly one message."""
     assert flows_of(read(batch, rows=rows)) == expected(by_family(batch))
+
+
+BIFLOW = Attribute("flow.biflow_direction", "RFC 5103.", ipfix=239, number=True)
+
+
+@given(strategies.enriched(), st.data())
+def test_what_was_added(batch: FlowBatch, data: st.DataObject) -> None:
+    """Integers with an element, at their ends; 0 is unknown. The rest is not sent."""
+    rows = range(len(batch))
+    directions = data.draw(st.lists(st.integers(0, 2), min_size=len(rows), max_size=len(rows)))
+    batch = replace(batch, added={**batch.added, BIFLOW: np.array(directions, np.uint8)})
+    added = batch.attributes()
+    templates = {version: flow_template(version, "milliseconds", added) for version in (4, 6)}
+    batch = by_family(batch)
+    wanted = []
+    for plain, record in zip(expected(batch), records(batch), strict=True):
+        said = {what.name: value for what, value in record.metadata.items()}
+        more = {
+            "bgpSourceAsNumber": said.get("src_as_number", 0),
+            "bgpDestinationAsNumber": said.get("dst_as_number", 0),
+            "flowId": said["flow_id"],
+            "biflowDirection": said["flow_biflow_direction"],
+        }
+        wanted.append(plain | more)
+    assert flows_of(read(batch, templates)) == wanted
+
+
+def test_what_batches_do_not_have_yet_or_elements_cannot_hold() -> None:
+    """The template is that of the enrichers: a batch without them, or too large a number, has 0."""
+    added = (ASN.of("source"), BIFLOW, strategies.NUMBER, strategies.POD.of("source"))
+    templates = {version: flow_template(version, "milliseconds", added) for version in (4, 6)}
+    names = ("bgpSourceAsNumber", "biflowDirection", "flowId")
+    batch = make_batch(Row(), Row(), Row())
+    assert [[flow[name] for name in names] for flow in flows_of(read(batch, templates))] == [
+        [0, 0, 0]
+    ] * 3
+    some = Entities(np.array([1, 2, 0], np.uint32), {added[0]: (None, 1 << 32, 7)})
+    batch = replace(batch, entities=(some,), added={BIFLOW: np.array([256, 1, 2], np.uint64)})
+    assert [[flow[name] for name in names] for flow in flows_of(read(batch, templates))] == [
+        [0, 0, 0], [7, 1, 0], [0, 2, 0],
+    ]  # fmt: skip
+
+
+def test_every_element_of_enrichers_can_be_sent() -> None:
+    """An integer that an enricher has an element for has its length here; texts are not sent."""
+    wanted = {what.ipfix for what in known_attributes() if what.number and what.ipfix}
+    assert set(sent(known_attributes())) == wanted
+    assert wanted <= set(ELEMENTS)
 
 
 @given(strategies.batches(max_rows=4))

@@ -16,7 +16,7 @@ from exporter.batch.batch import FlowBatch, Interface, Observer, Point
 from exporter.sinks.encodings import jsonl, keyvalue
 from exporter.sinks.encodings.keyvalue import quoted
 from exporter.testing import Row, make_batch
-from tests.strategies import batches
+from tests.strategies import batches, enriched
 
 _PAIR = re.compile(r'([^ ="]+)=("(?:[^"\\]|\\.)*"|[^ ="]*)(?: |$)')
 
@@ -59,7 +59,7 @@ def flattened(record: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 @pytest.mark.parametrize("schema", ["otel", "netobserv"])
-@given(batch=batches())
+@given(batch=batches() | enriched())
 def test_the_same_values_as_in_json(schema: Any, batch: FlowBatch) -> None:
     """Every key and value of the JSON record, and no others."""
     with mock.patch.object(time, "time", return_value=1_700_000_009.9):

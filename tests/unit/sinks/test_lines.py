@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.batch.attributes import Attribute, Entities, Value
 from exporter.batch.batch import FlowBatch
 from exporter.batch.build import empty_batch
 from exporter.batch.record import address_text, records
 from exporter.sinks.encodings import cells
 from exporter.sinks.encodings.jsonl import SHAPES, encode, rfc3339
 from exporter.testing import Row, make_batch
-from tests.strategies import batches, enriched, numbers
+from tests.strategies import ASN, POD, batches, enriched, numbers
 
 
 def texts(column: cells.Cells) -> list[str]:
@@ -36,6 +38,43 @@ def one_by_one(batch: FlowBatch, schema: str) -> bytes:
 @given(batch=batches() | enriched())
 def test_whole_batches_are_as_single_records(schema: str, batch: FlowBatch) -> None:
     """All families, protocols, optional parts, and values at the edges of their columns."""
+    with mock.patch.object(time, "time", return_value=1_700_000_009.9):
+        assert encode(batch, SHAPES[schema]) == one_by_one(batch, schema)
+
+
+@pytest.mark.parametrize("schema", ["otel", "netobserv"])
+def test_entities_in_parts_of_a_batch(schema: str) -> None:
+    """
+    Encoded some rows at a time and batch after batch, as sinks do: what was written before is used
+    only for the same values, and entity 0 is unknown whatever it is called.
+    """
+    pod, node = POD.of("source"), ASN.of("source")
+    first: dict[Attribute, tuple[Value, ...]]
+    first = {pod: (None, "a", 'b"', "%s", ""), node: (None, 1, None, 3, 4)}
+    other: dict[Attribute, tuple[Value, ...]]
+    other = {pod: ("", "x", "y", "z", "a%"), node: (None, None, 0, 1, 2)}
+    rows = np.arange(50, dtype=np.uint32) % 5
+    plain = make_batch(*(Row(src_port=n) for n in range(50)))
+    with mock.patch.object(time, "time", return_value=1_700_000_009.9):
+        for values in (first, first, other, first, {node: other[node]}):
+            batch = replace(plain, entities=(Entities(rows, values),))
+            for part in (batch.take(slice(0, 2)), batch.take(slice(2, 50)), batch):
+                assert encode(part, SHAPES[schema]) == one_by_one(part, schema)
+
+
+@pytest.mark.parametrize("schema", ["otel", "netobserv"])
+@given(data=st.data())
+def test_labels_of_any_name(schema: str, data: st.DataObject) -> None:
+    """Somebody's names and values, also those that are the beginning of others."""
+    name = st.text(st.sampled_from('ab.%"ü{}<'), min_size=1, max_size=4).map("x.{}".format)
+    names = data.draw(
+        st.lists(name.filter(lambda n: "" not in n.split(".")), min_size=1, max_size=4)
+    )
+    labels = [Attribute(one, "", one) for one in dict.fromkeys(names)]
+    text = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+    values = {label: tuple(data.draw(st.lists(text, min_size=3, max_size=3))) for label in labels}
+    plain = make_batch(Row(), Row(), Row())
+    batch = replace(plain, entities=(Entities(np.arange(3, dtype=np.uint32), values),))
     with mock.patch.object(time, "time", return_value=1_700_000_009.9):
         assert encode(batch, SHAPES[schema]) == one_by_one(batch, schema)
 

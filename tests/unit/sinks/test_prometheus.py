@@ -5,22 +5,26 @@ from __future__ import annotations
 import http.client
 import socket
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
+from exporter.batch.attributes import Attribute, Entities
 from exporter.batch.batch import FlowBatch, Interface, Point
 from exporter.config import load
 from exporter.errors import CaptureError, ConfigError
 from exporter.sinks.encodings.series import ATTRIBUTES
 from exporter.sinks.prometheus.config import PrometheusConfig
-from exporter.sinks.prometheus.names import NAMES
+from exporter.sinks.prometheus.names import NAMES, label_text
 from exporter.sinks.prometheus.sink import PrometheusSink
 from exporter.telemetry import exposition
 from exporter.testing import Row, make_batch
+from tests.strategies import ASN, FIRST, POD, TEAM
 
 ETH0, VETH = Point(0, 2, 0), Point(0, 3, 1)
 BATCH = make_batch(
@@ -157,6 +161,53 @@ def test_every_attribute_has_a_label_in_every_schema() -> None:
     for names in NAMES.values():
         assert set(names.labels) == set(ATTRIBUTES)
         assert len(set(names.labels.values())) == len(ATTRIBUTES)
+
+
+ADDED = (POD.of("source"), POD.of("destination"), ASN.of("source"), TEAM, FIRST)
+
+
+@pytest.mark.parametrize(
+    ("schema", "labels"),
+    [
+        ("otel", ("source_k8s_pod_name", "destination_k8s_pod_name", "source_as_number")),
+        ("obi", ("k8s_src_name", "k8s_dst_name", "source_as_number")),
+        ("netobserv", ("SrcK8S_Name", "DstK8S_Name", "SrcAS")),
+    ],
+)
+def test_labels_of_what_was_added(schema: str, labels: tuple[str, ...]) -> None:
+    """Named by schema; what is not known is no label; sums are those of the records."""
+    pods = (None, "web-0", 'a"b\\c\nd', "")
+    rows = np.arange(len(BATCH), dtype=np.uint32)
+    entities = (
+        Entities(rows % 4, {ADDED[0]: pods}),
+        Entities(rows % 3, {ADDED[1]: pods[:3]}),
+        Entities(rows % 2, {ADDED[2]: (None, 64500)}),
+    )
+    config = PrometheusConfig.model_validate(
+        {"schema": schema, "labels": "src_k8s_pod_name,dst_k8s_pod_name,src_as_number,no_such"}
+    )
+    of = PrometheusSink("prometheus", config, ADDED)
+    deliver(of, replace(BATCH, entities=entities))
+    wanted: dict[frozenset[tuple[str, str]], float] = defaultdict(float)
+    for row, packets in enumerate(BATCH.packet_count.tolist()):
+        values = (pods[row % 4], pods[row % 3], (None, 64500)[row % 2])
+        has = zip(labels, map(str, values), values, strict=True)
+        wanted[frozenset((label, text) for label, text, value in has if value)] += packets
+    found = samples(of)
+    name = next(name for name, _ in found if name.endswith("packets_total"))
+    assert {key: value for (metric, key), value in found.items() if metric == name} == wanted
+
+
+def test_labels_of_any_attribute_differ() -> None:
+    """What a label cannot have becomes ``_``, and two that are the same then do not clash."""
+    added = (
+        Attribute("labels.größe", ""),
+        Attribute("labels.a/b", ""),
+        Attribute("labels.a-b", ""),
+    )
+    names = [one.name for one in added]
+    assert NAMES["otel"].labels_of(names, added) == ("labels_gr__e", "labels_a_b", "labels_a_b_")
+    assert label_text("2x.y") == "_2x_y"
 
 
 def test_too_many_series() -> None:

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.batch.attributes import Attribute, Entities
 from exporter.batch.batch import FlowBatch, Interface, Point
 from exporter.batch.record import WITH_PORTS, FlowRecord, records
 from exporter.errors import ConfigError
 from exporter.sinks.encodings.series import ATTRIBUTES, Reading, Series, Value, check_attributes
 from exporter.testing import Row, make_batch
-from tests.strategies import batches
+from tests.strategies import batches, enriched
 
 _WRAP = 1 << 64
 
@@ -210,10 +211,57 @@ def test_a_hundred_thousand_series() -> None:
     assert reading.values[258] == ("0.0.1.2", 6)
 
 
-@pytest.mark.parametrize("names", [["source"], ["src_addr", "src_addr"]])
-def test_attributes_are_checked(names: list[str]) -> None:
-    """Unknown ones and those named twice are refused in one line."""
-    with pytest.raises(ValueError, match="attribute"):
-        check_attributes(names)
+def test_attributes_are_checked() -> None:
+    """Those named twice are refused, and unknown ones with the nearest name, in one line."""
+    with pytest.raises(ValueError, match="named twice"):
+        check_attributes(["src_addr", "src_addr"])
     with pytest.raises(ConfigError):
-        Series(names)
+        Series(["src_addr", "src_addr"])
+    added = ("src_k8s_pod_name", "labels_team")
+    assert check_attributes(["labels_team", "src_addr"], added) == ("labels_team", "src_addr")
+    for name, advice in (
+        ("src_k8s_pod", r"did you mean src_k8s_pod_name\?"),
+        ("src_adr", r"did you mean src_addr\?"),
+        ("zzz", "use src_addr, .*labels_team"),
+    ):
+        with pytest.raises(ValueError, match=f"there is no attribute '{name}': {advice}"):
+            check_attributes([name], added)
+
+
+def _names(batch: FlowBatch) -> list[str]:
+    return [what.name for what in batch.attributes()]
+
+
+@given(batch=enriched(), data=st.data())
+def test_sums_by_what_was_added(batch: FlowBatch, data: st.DataObject) -> None:
+    """Any attributes of any entities and columns, each as records have it; unknown is empty."""
+    known = [*_names(batch), "ip_protocol", "src_nobody_knows"]
+    chosen = data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=4, unique=True))
+    series = Series(chosen, limit=100)
+    for part in (batch.take(slice(0, 3)), batch.take(slice(3, None))):
+        series.add(part, 1)
+    wanted: Counter[tuple[Value, ...]] = Counter()
+    for record in records(batch):
+        if not record.duplicate:
+            has: dict[str, Value] = {
+                what.name: value for what, value in record.metadata.items() if value is not None
+            }
+            has["ip_protocol"] = record.ip_protocol
+            wanted[tuple(has.get(name, "") for name in chosen)] += 1
+    reading = series.read()
+    assert dict(zip(reading.values, reading.flows.tolist(), strict=True)) == wanted
+
+
+def test_texts_of_overflow_are_forgotten() -> None:
+    """Names that there is no room for do not stay in memory, scraped or not."""
+    series = Series(["src_x"], limit=10)
+    what = Attribute("source.x", "")
+    for drain in range(20):
+        names = (None, *(f"pod-{drain}-{n}" for n in range(500)))
+        batch = make_batch(Row()).take(np.zeros(500, np.int64))
+        some = Entities(np.arange(1, 501, dtype=np.uint32), {what: names})
+        series.add(replace(batch, entities=(some,)), 1)
+    assert len(series._texts) < 2000
+    reading = series.read()
+    assert [values[0] for values in reading.values[:-1]] == [f"pod-0-{n}" for n in range(9)]
+    assert reading.flows.tolist() == [1] * 9 + [20 * 500 - 9]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from exporter.batch.attributes import Attribute, EndAttribute, Entities, Value
 from exporter.batch.batch import Interface, Point, Window
+from exporter.sinks.stdout.best_name import best_name
 from exporter.sinks.stdout.sink import TableSink
 from exporter.sinks.stdout.table import busiest, count_text, end_text, flags_text, render
 from exporter.testing import Row, make_batch
@@ -52,6 +56,57 @@ def test_table() -> None:
         ["192.0.2.1:1234", "198.51.100.2:443", "tcp", "2", "4.00k", "A", "eth0→"],
         ["192.0.2.1", "198.51.100.2", "icmp", "10", "392", "veth1←"],
     ]
+
+
+SERVICE, POD_NAME, NAMESPACE, DNS = (
+    EndAttribute(path, "").of("destination")
+    for path in ("k8s.service.name", "k8s.pod.name", "k8s.namespace.name", "dns.name")
+)
+
+
+def test_names_and_addresses() -> None:
+    """Names above, the addresses below them; nothing is cut that fits into 80 columns."""
+    pod = EndAttribute("k8s.pod.name", "").of("source")
+    namespace = EndAttribute("k8s.namespace.name", "").of("source")
+    entities = (
+        Entities(np.array([1, 0, 0], np.uint32), {pod: (None, "a\x1b[2J"), namespace: (None, "x")}),
+        Entities(np.array([1, 0, 2], np.uint32), {DNS: (None, "www.example.org", "host-1")}),
+    )
+    batch = replace(BATCH, entities=entities)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(render(batch, 10))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 80
+    shown = [line.split() for line in lines[2:] if line.strip()]
+    assert [line[:3] for line in shown] == [
+        ["[2001:db8::1]:5", "[2001:db8::2]:53", "udp"],
+        [r"x/a\x1b[2J", "www.example.org", "tcp"],
+        ["192.0.2.1:1234", "198.51.100.2:443"],
+        ["192.0.2.1", "host-1", "icmp"],
+        ["198.51.100.2"],
+    ]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(render(batch, 4))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "192.0.2.1:1234" in text
+    assert "host-1" not in text
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({}, ""),
+        ({NAMESPACE: "shop"}, ""),
+        ({DNS: "cart.shop"}, "cart.shop"),
+        ({POD_NAME: "cart-0", DNS: "cart.shop"}, "cart-0"),
+        ({POD_NAME: "cart-0", NAMESPACE: "shop"}, "shop/cart-0"),
+        ({POD_NAME: "cart-0", NAMESPACE: "shop", SERVICE: "cart"}, "shop/cart"),
+    ],
+)
+def test_best_name(metadata: dict[Attribute, Value], expected: str) -> None:
+    """A service before a pod before DNS; nothing of the other end."""
+    assert best_name(metadata, "destination") == expected
+    assert best_name(metadata, "source") == ""
 
 
 def test_nothing_is_taken_for_markup() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from exporter.batch.record import TCP, WITH_PORTS, FlowRecord
@@ -13,9 +14,16 @@ _LARGEST = (1 << 63) - 1
 
 def attributes(record: FlowRecord, schema: str) -> dict[str, Any]:
     """Keys and values of the record's attributes."""
+    bare = replace(record, metadata={})
+    added = {
+        (getattr(what, schema) or what.otel): min(value, _LARGEST)
+        if isinstance(value, int)
+        else value
+        for what, value in record.metadata.items()
+    }
     if schema == "netobserv":
-        return _netobserv(record)
-    flat = _otel(record)
+        return _netobserv(bare) | added
+    flat = _otel(bare) | (added if schema == "otel" else {})
     if schema == "obi":
         renamed = {
             "source.address": "src.address",
@@ -30,6 +38,7 @@ def attributes(record: FlowRecord, schema: str) -> dict[str, Any]:
         flat["transport"] = flat["transport"].upper()
         if record.agent_ip:
             flat["obi.ip"] = record.agent_ip
+        flat |= added
     return flat
 
 

@@ -59,7 +59,10 @@ def test_urls(url: str, protocol: str, target: str, path: str, tls: TlsConfig | 
         ("otlp+http://:1", "write otlp+http://HOST:PORT/PATH"),
         ("otlp+http://h:1?signal=traces", "sinks[0].signal: input should be 'logs' or 'metrics'"),
         ("otlp+http://h:1?schema=ecs", "sinks[0].schema"),
-        ("otlp+http://h:1?metrics.attributes=port", "there is no attribute 'port': use src_addr"),
+        (
+            "otlp+http://h:1?metrics.attributes=port",
+            "no attribute 'port': did you mean src_port?",
+        ),
         ("otlp+http://h:1?metrics.limit=1", "sinks[0].metrics.limit"),
         ("otlp+http://h:1?headers.a%0d%0ab=1", "is not the name of a header"),
         ("otlp+http://h:1?headers.a=1%0d%0ab:2", "characters that no header may have"),

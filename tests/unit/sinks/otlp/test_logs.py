@@ -17,6 +17,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
+from exporter.batch.attributes import Attribute, Entities, Value
 from exporter.batch.batch import FlowBatch, Interface, Observer, Point, Window
 from exporter.batch.record import records
 from exporter.fanout.contract import Message
@@ -24,7 +25,7 @@ from exporter.sinks.otlp.anyvalue import LARGEST
 from exporter.sinks.otlp.encode import Envelope, Limits, encode_logs, observed_ns
 from exporter.sinks.otlp.fields import Schema
 from exporter.testing import Row, make_batch
-from tests.strategies import EDGES, batches
+from tests.strategies import COMMUNITY, EDGES, batches, enriched
 from tests.unit.sinks.otlp.expected import attributes
 
 SCHEMAS = get_args(Schema)
@@ -55,7 +56,7 @@ def said(record: LogRecord) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
-@given(batch=batches())
+@given(batch=batches() | enriched())
 @settings(max_examples=100)
 def test_every_attribute_is_what_the_row_says(schema: Schema, batch: FlowBatch) -> None:
     """Log records of a message are its rows, in order."""
@@ -74,7 +75,7 @@ def test_every_attribute_is_what_the_row_says(schema: Schema, batch: FlowBatch) 
             assert not log.HasField("body")
 
 
-@given(batches())
+@given(batches() | enriched())
 def test_nothing_unknown_and_nothing_else(batch: FlowBatch) -> None:
     """The library's own encoding of what it decoded decodes to the same; no field is unknown."""
     for message in encode_logs(batch, "otel", ENVELOPE, LIMITS):
@@ -141,6 +142,37 @@ def test_a_record_larger_than_the_limit_goes_alone() -> None:
     messages = list(encode_logs(batch, "otel", ENVELOPE, Limits(100, 1024)))
     assert [len(decode(message)) for message in messages] == [1, 1]
     assert said(decode(messages[0])[0])["flow.interfaces.index"] == list(range(200))
+
+
+@pytest.mark.parametrize("octets", [1, 60, 200])
+def test_added_text_of_any_length(octets: int) -> None:
+    """In every row another, or none."""
+    texts = [b"a" * octets, b"", b"b"] * 3
+    batch = make_batch(*(Row(src_port=n) for n in range(9)))
+    batch = replace(batch, added={COMMUNITY: np.array(texts, f"S{octets}")})
+    (message,) = encode_logs(batch, "otel", ENVELOPE, LIMITS)
+    found = [said(log).get("network.community_id", "") for log in decode(message)]
+    assert found == [text.decode() for text in texts]
+
+
+@pytest.mark.parametrize("length", [1, 50, 118, 119, 120, 127, 128, 5000])
+def test_entities_of_any_length(length: int) -> None:
+    """Long names, and numbers that are negative or too large."""
+    name, number = Attribute("source.x.name", ""), Attribute("source.x.number", "", number=True)
+    values: dict[Attribute, tuple[Value, ...]] = {
+        name: (None, "ü" * length, "y" * length, ""),
+        number: (None, -5, 2**64, 0),
+    }
+    batch = make_batch(*(Row(src_port=n) for n in range(4)))
+    batch = replace(batch, entities=(Entities(np.array([3, 2, 1, 0], np.uint32), values),))
+    (message,) = encode_logs(batch, "otel", ENVELOPE, LIMITS)
+    found = [
+        (says.get("source.x.name"), says.get("source.x.number"))
+        for says in map(said, decode(message))
+    ]
+    assert found == [
+        (None, 0), ("y" * length, LARGEST), ("ü" * length, -5), (None, None),
+    ]  # fmt: skip
 
 
 def test_interfaces() -> None:

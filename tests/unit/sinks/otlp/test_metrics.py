@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -29,7 +29,7 @@ from exporter.sinks.otlp.fields import Schema
 from exporter.sinks.otlp.metrics import KEYS, SCOPES, MetricsEncoder, Points
 from exporter.sinks.otlp.sink import OtlpSink
 from exporter.testing import Row, make_batch
-from tests.strategies import batches
+from tests.strategies import batches, enriched
 from tests.unit.sinks.otlp.test_logs import plain
 
 ENVELOPE = Envelope({"service.name": "flow-exporter"})
@@ -119,6 +119,27 @@ def test_obi() -> None:
             ("iface", "3"), ("iface.direction", "egress"),
         })
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", get_args(Schema))
+@given(batch=enriched())
+@settings(max_examples=30)
+def test_what_was_added(schema: Schema, batch: FlowBatch) -> None:
+    """Keys by schema, integers as integers; what is not known is absent."""
+    added = batch.attributes()
+    config = FlowMetricsConfig(attributes=tuple(what.name for what in added[:-2]))
+    made = MetricsEncoder(config, schema, LIMITS, added)
+    wanted: dict[Key, int] = {}
+    for record in records(batch):
+        if not record.duplicate:
+            key = frozenset(
+                (getattr(what, schema) or what.otel, value)
+                for what, value in record.metadata.items()
+                if what in added[:-2]
+            )
+            wanted[key] = (wanted.get(key, 0) + record.packets) % (1 << 64)
+    found = {key: one.as_int for key, one in points(list(made.encode(batch, ENVELOPE)), 1).items()}
+    assert found == {key: min(total, LARGEST) for key, total in wanted.items()}
 
 
 def test_times_and_temporality() -> None:
