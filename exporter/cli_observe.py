@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from exporter.observe import Wanted
 
 DONE, FAILED = 0, 1
+#: Name and value of a condition.
+Pair = tuple[str, str]
 #: Flows that are shown if nothing says how many.
 _LAST = 20
 #: Lines of a file that are looked at together.
@@ -94,6 +96,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--schema", choices=("otel", "netobserv"), default="otel", help="keys of JSON records")
     add("--input-file", metavar="FILE", help="JSON lines in place of an agent; - is standard input")
     add("--pid", type=int, help="of the agent, if several are running")
+    add_conditions(parser)
+
+
+def add_conditions(parser: argparse.ArgumentParser) -> None:
+    """Add those of flows; :func:`conditions_of` takes what they give."""
     conditions = parser.add_argument_group("conditions")
     conditions.add_argument("--not", action=_Not, nargs=0, help="turn the next condition round")
     for name, value, meaning, of_end in CONDITIONS:
@@ -104,13 +111,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
 
 
-def run(parsed: argparse.Namespace) -> int:
-    """The command. Returns its exit code."""
-    # Imported here: other commands need neither NumPy nor a decoder.
+def conditions_of(parsed: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
+    """
+    Those that flows are asked for by, and those that they are left out by.
+
+    Raises:
+        ConfigError: If ``--not`` is the last of them.
+    """
     from exporter.errors import ConfigError
 
     if getattr(parsed, "turned", False):
         raise ConfigError("--not comes before the condition that it turns round")
+    return getattr(parsed, "conditions", None) or [], getattr(parsed, "excluded", None) or []
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """The command. Returns its exit code."""
     wanted = _wanted(parsed)
     show = _printer(parsed)
     if parsed.input_file is not None:
@@ -119,14 +135,16 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _wanted(parsed: argparse.Namespace) -> Wanted:
+    # Imported here: other commands need neither NumPy nor a decoder.
     from exporter.observe import Wanted, moment_ns
 
+    conditions, excluded = conditions_of(parsed)
     last = parsed.last
     if last is None and parsed.input_file is None and not parsed.since:
         last = 0 if parsed.follow else _LAST
     return Wanted(
-        tuple(getattr(parsed, "conditions", None) or ()),
-        tuple(getattr(parsed, "excluded", None) or ()),
+        tuple(conditions),
+        tuple(excluded),
         since_ns=moment_ns(parsed.since) if parsed.since else 0,
         until_ns=moment_ns(parsed.until) if parsed.until else 0,
         last=last,

@@ -25,7 +25,7 @@ from exporter.quantities import duration
 from exporter.sinks.encodings.jsonl import SHAPES, Shape, encode
 
 #: Seconds between empty lines, by which it is found out that nobody reads any more.
-_ALIVE = 1.0
+ALIVE = 1.0
 _NOT = "not-"
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?")
 _SECOND = 1_000_000_000
@@ -178,7 +178,7 @@ def _lines(tap: Tap, wanted: Wanted, chosen: Chosen) -> Generator[bytes]:
 
 def _follow(watcher: Watcher, chosen: Chosen, shape: Shape) -> Generator[bytes]:
     while not (chosen.done or watcher.closed):
-        batch = watcher.take(_ALIVE)
+        batch = watcher.take(ALIVE)
         if missed := watcher.missed():
             yield orjson.dumps({"notice": {"missed": missed}}) + b"\n"
         yield (batch is not None and encode(chosen.of(batch), shape)) or b"\n"

@@ -30,6 +30,7 @@ from exporter.sinks.otlp.telemetry import TelemetryExporter
 from exporter.sinks.stdout.deliver import DescriptorWriter
 from exporter.status import RUN_DIRECTORY, Answer, StatusServer, as_json, text
 from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition, printable
+from exporter.top import summed
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ class Service:
             "/readyz": self._readyz,
             "/ledger": self._ledger,
         }
-        streams = {"/observe": partial(observed, self.pipeline.tap)}
+        tap = self.pipeline.tap
+        streams = {"/observe": partial(observed, tap), "/top": partial(summed, tap)}
         self._servers = (StatusServer(routes), StatusServer(routes, streams))
         self._telemetry = self._make_telemetry()
 

@@ -2,8 +2,8 @@
 What the agent says of itself over HTTP: on the metrics address, and on a Unix socket for commands.
 
 ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for probes, ``/ledger`` as JSON, and on
-the Unix socket ``/observe``, which goes on for as long as somebody reads. Read-only. Bound to what
-the configuration names; the Unix socket is for root alone.
+the Unix socket ``/observe`` and ``/top``, which go on for as long as somebody reads. Read-only.
+Bound to what the configuration names; the Unix socket is for root alone.
 """
 
 from __future__ import annotations
@@ -218,8 +218,32 @@ def ask(path: Path, route: str) -> bytes:
     return body
 
 
+class Lines:
+    """Lines of a stream as they come. ``fileno`` can be waited for before :meth:`some`."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+        self._rest = b""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._response.fileno()
+
+    def some(self) -> list[bytes] | None:
+        """Whole lines out of what has come; waits for something. ``None`` at the end."""
+        came = self._response.read1(1 << 20)
+        if not came:
+            return None
+        *lines, self._rest = (self._rest + came).split(b"\n")
+        return [line + b"\n" for line in lines]
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (lines := self.some()) is not None:
+            yield from lines
+
+
 @contextlib.contextmanager
-def listen(path: Path, route: str) -> Iterator[Iterator[bytes]]:
+def listen(path: Path, route: str) -> Iterator[Lines]:
     """
     Read a stream of a running agent, line by line, for as long as it goes on.
 
@@ -242,8 +266,7 @@ def listen(path: Path, route: str) -> Iterator[Iterator[bytes]]:
             raise ConfigError(response.read().decode(errors="replace").strip())
         if response.status != http.HTTPStatus.OK:
             raise ControlError(f"the agent at {path} answers {response.status}")
-        assert connection.sock is not None or response.fp is not None
-        yield iter(response)
+        yield Lines(response)
     finally:
         connection.close()
 

@@ -84,11 +84,10 @@ class Tap:
         self._closed = False
 
     def publish(self, batch: FlowBatch) -> None:
-        """Show a batch to all watchers. Never waits."""
-        if not len(batch):
-            return
+        """Show a batch to all watchers, an empty one too. Never waits."""
         with self._lock:
-            self._remember(batch)
+            if len(batch):
+                self._remember(batch)
             for watcher in self._watchers:
                 watcher.put(batch)
 

@@ -36,6 +36,7 @@ COMPOSITION = (
     "cli",
     "cli_consume",
     "cli_observe",
+    "cli_top",
     "config",
     "consume",
     "doctor",
@@ -44,6 +45,7 @@ COMPOSITION = (
     "reload",
     "service",
     "testing",
+    "top",
 )
 #: Modules beside the rooms that know little.
 OTHERS: dict[str, tuple[str, ...]] = {

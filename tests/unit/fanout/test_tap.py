@@ -72,6 +72,18 @@ def test_a_slow_watcher_misses_the_oldest(monkeypatch: pytest.MonkeyPatch) -> No
         assert ports(found) == [*range(12, 112)]
 
 
+def test_a_drain_without_flows() -> None:
+    """Is told, and not remembered."""
+    tap = Tap()
+    with tap.watch() as watcher:
+        tap.publish(make_batch())
+        found = watcher.take(0)
+        assert found is not None
+        assert len(found) == 0
+    with tap.watch() as late:
+        assert late.recent == ()
+
+
 def test_the_end_is_told() -> None:
     """To who waits, and to who comes later; what waits is still given."""
     tap = Tap()
