@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from exporter import __version__, cli_consume, cli_kube_cache
+from exporter import __version__, cli_consume, cli_kube_cache, cli_observe, cli_top
 from exporter.ebpf.errors import BpfError
 from exporter.errors import CaptureError, CaptureFileError, ConfigError, ExporterError
 
@@ -27,6 +27,8 @@ examples:
   flow-exporter run                                 every interface, a live table
   flow-exporter run --sink stdout | jq .            JSON lines
   flow-exporter run --interfaces eth0,/^veth/ --sink grpc://collector:9999
+  flow-exporter top                                 who talks most
+  flow-exporter observe -f --to-port 443            flows of the running agent, as they come
   flow-exporter replay capture.pcap                 flows of a capture
   flow-exporter consume --brokers kafka:9092 --topic network-flows
   flow-exporter ledger                              does every packet have its place?
@@ -315,6 +317,12 @@ def parser() -> argparse.ArgumentParser:
     unpin = _command(commands, "unpin", _unpin, "remove what 'run --pin' left behind")
     unpin.add_argument("pin", nargs="?", metavar="PATH", help="default: as for run --pin")
     _add_config_flag(unpin)
+
+    cli_observe.add_arguments(
+        _command(commands, "observe", cli_observe.run, "flows of a running agent, or of a file")
+    )
+
+    cli_top.add_arguments(_command(commands, "top", cli_top.run, "who and what is busiest, live"))
 
     cli_consume.add_arguments(
         _command(

@@ -31,6 +31,7 @@ from exporter.exclude.excluder import Excluder
 from exporter.fanout.queue import BatchQueue
 from exporter.fanout.router import Router
 from exporter.fanout.spool.spool import Spool
+from exporter.fanout.tap import Tap
 from exporter.fanout.worker import SinkWorker
 from exporter.ledger import Ledger, Removed
 from exporter.reload import Plan, named
@@ -78,6 +79,7 @@ class Pipeline:
         self._excluder = Excluder(config.exclude, self.enrichment.attributes())
         self.ledger = Ledger(self.fetcher.counts)
         self.router = Router([self._worker(sink) for sink in self.config.sinks], self.ledger)
+        self.tap = Tap()
         self._drains: Counter[str] = Counter()
 
     def start(self) -> None:
@@ -125,6 +127,7 @@ class Pipeline:
         self.watcher.turnover.drained()
         self.router.publish(batch, drained, Removed(deduplicated, excluded))
         self._settle()
+        self.tap.publish(batch)
         return batch
 
     def stop(self) -> None:
@@ -140,6 +143,7 @@ class Pipeline:
             self.tick(FlowEndReason.FORCED_END)
             self.ledger.close_kernel(counts_on=self._store is not None)
         finally:
+            self.tap.close()
             self.enrichment.close()
             self.router.stop(self.config.shutdown_timeout)
             self._settle()

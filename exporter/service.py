@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -23,11 +24,13 @@ from exporter.batch.batch import FlowEndReason
 from exporter.config import Config
 from exporter.credentials import Watched
 from exporter.errors import ExporterError, SinkError
+from exporter.observe import observed
 from exporter.pipeline import Pipeline
 from exporter.sinks.otlp.telemetry import TelemetryExporter
 from exporter.sinks.stdout.deliver import DescriptorWriter
 from exporter.status import RUN_DIRECTORY, Answer, StatusServer, as_json, text
 from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition, printable
+from exporter.top import summed
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +84,9 @@ class Service:
             "/readyz": self._readyz,
             "/ledger": self._ledger,
         }
-        self._servers = (StatusServer(routes), StatusServer(routes))
+        tap = self.pipeline.tap
+        streams = {"/observe": partial(observed, tap), "/top": partial(summed, tap)}
+        self._servers = (StatusServer(routes), StatusServer(routes, streams))
         self._telemetry = self._make_telemetry()
 
     def run(self) -> int:

@@ -1,12 +1,14 @@
 """
 What the agent says of itself over HTTP: on the metrics address, and on a Unix socket for commands.
 
-``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for probes, ``/ledger`` as JSON.
-Read-only. Bound to what the configuration names; the Unix socket is for root alone.
+``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for probes, ``/ledger`` as JSON, and on
+the Unix socket ``/observe`` and ``/top``, which go on for as long as somebody reads. Read-only.
+Bound to what the configuration names; the Unix socket is for root alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.server
 import json
@@ -15,12 +17,12 @@ import os
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from exporter.errors import CaptureError, ControlError
+from exporter.errors import CaptureError, ConfigError, ControlError
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ _TIMEOUT = 10
 #: Path -> (status, content type, body).
 Answer = tuple[int, str, bytes]
 Routes = Mapping[str, Callable[[], Answer]]
+#: Path -> what the query asks for, piece by piece; raises ConfigError for a query that cannot be.
+Streams = Mapping[str, Callable[[str], Generator[bytes]]]
 
 
 def text(status: int, body: str) -> Answer:
@@ -47,8 +51,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     sys_version = ""
     timeout = _TIMEOUT
     routes: Routes = MappingProxyType({})
+    streams: Streams = MappingProxyType({})
 
     def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        if path in self.streams:
+            self._stream(self.streams[path], query)
+            return
         route = self.routes.get(self.path.split("?", 1)[0])
         if route is None:
             answer = text(404, f"one of: {' '.join(self.routes)}\n")
@@ -58,6 +67,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             except Exception:
                 log.exception("answering %s", self.path)
                 answer = text(500, "an error, see the log\n")
+        self._answer(answer)
+
+    def _stream(self, stream: Callable[[str], Generator[bytes]], query: str) -> None:
+        try:
+            pieces = stream(query)
+        except ConfigError as err:
+            self._answer(text(400, f"{err}\n"))
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-ndjson")
+        self.end_headers()
+        # Who has stopped their terminal goes on later: the watcher's own bound holds meanwhile.
+        self.connection.settimeout(None)
+        with contextlib.closing(pieces), contextlib.suppress(ConnectionError):
+            for piece in pieces:
+                self.wfile.write(piece)
+
+    def _answer(self, answer: Answer) -> None:
         status, kind, body = answer
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -92,10 +119,11 @@ class StatusServer:
 
     Args:
         routes: What to answer.
+        streams: What to answer for as long as somebody reads.
     """
 
-    def __init__(self, routes: Routes) -> None:
-        self._handler = type("Handler", (_Handler,), {"routes": routes})
+    def __init__(self, routes: Routes, streams: Streams = MappingProxyType({})) -> None:
+        self._handler = type("Handler", (_Handler,), {"routes": routes, "streams": streams})
         self._server: socketserver.BaseServer | None = None
         self._thread: threading.Thread | None = None
         self._path: Path | None = None
@@ -188,6 +216,59 @@ def ask(path: Path, route: str) -> bytes:
     if response.status != http.HTTPStatus.OK:
         raise ControlError(f"the agent at {path} answers {response.status}")
     return body
+
+
+class Lines:
+    """Lines of a stream as they come. ``fileno`` can be waited for before :meth:`some`."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+        self._rest = b""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._response.fileno()
+
+    def some(self) -> list[bytes] | None:
+        """Whole lines out of what has come; waits for something. ``None`` at the end."""
+        came = self._response.read1(1 << 20)
+        if not came:
+            return None
+        *lines, self._rest = (self._rest + came).split(b"\n")
+        return [line + b"\n" for line in lines]
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (lines := self.some()) is not None:
+            yield from lines
+
+
+@contextlib.contextmanager
+def listen(path: Path, route: str) -> Iterator[Lines]:
+    """
+    Read a stream of a running agent, line by line, for as long as it goes on.
+
+    Args:
+        path: Its socket.
+        route: Such as ``/observe?port=443``.
+
+    Raises:
+        ControlError: If it does not answer.
+        ConfigError: If it does not know what is asked for.
+    """
+    connection = _UnixConnection(path)
+    try:
+        try:
+            connection.request("GET", route)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as err:
+            raise ControlError(f"the agent at {path} does not answer: {err}") from err
+        if response.status == http.HTTPStatus.BAD_REQUEST:
+            raise ConfigError(response.read().decode(errors="replace").strip())
+        if response.status != http.HTTPStatus.OK:
+            raise ControlError(f"the agent at {path} answers {response.status}")
+        yield Lines(response)
+    finally:
+        connection.close()
 
 
 def find_agent(pid: int | None, directory: Path = RUN_DIRECTORY) -> Path:

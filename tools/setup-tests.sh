@@ -3,7 +3,8 @@
 set -eu
 here="$(dirname "$0")"
 missing=""
-for pair in ip:iproute2 tc:iproute2 tshark:tshark ethtool:ethtool sysctl:procps openssl:openssl; do
+for pair in ip:iproute2 tc:iproute2 tshark:tshark ethtool:ethtool sysctl:procps openssl:openssl \
+	tmux:tmux; do
 	command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 # The other loader: BCC's Python module is no command, and compiles with some kernel's headers.

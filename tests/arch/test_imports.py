@@ -38,13 +38,17 @@ COMPOSITION = (
     "cli",
     "cli_consume",
     "cli_kube_cache",
+    "cli_observe",
+    "cli_top",
     "config",
     "consume",
     "doctor",
+    "observe",
     "pipeline",
     "reload",
     "service",
     "testing",
+    "top",
 )
 #: Modules beside the rooms that know little.
 OTHERS: dict[str, tuple[str, ...]] = {

@@ -120,6 +120,11 @@ def _port(name: str, meaning: str) -> Attribute:
     return Attribute(1, words, _number, meaning)
 
 
+def _service_port(batch: FlowBatch, _texts: _Texts) -> NDArray[Any]:
+    has_ports = np.isin(batch.ip_protocol, list(WITH_PORTS))
+    return np.where(has_ports, np.minimum(batch.src_port, batch.dst_port), 0)
+
+
 def _interface(batch: FlowBatch, texts: _Texts) -> NDArray[Any]:
     if batch.point_lists:
         # The counted point is the first of its list: lists are few.
@@ -196,6 +201,13 @@ ATTRIBUTES: dict[str, Attribute] = {
     "dst_mac": Attribute(1, lambda batch, _: mac_numbers(batch.dst_mac), _mac, "Destination MAC."),
 }
 
+#: For views, not for configurations: no schema has a name for it.
+DERIVED: dict[str, Attribute] = {
+    "service_port": Attribute(
+        1, _service_port, _number, "The lower one of both ports of TCP, UDP and SCTP; else 0."
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -263,13 +275,17 @@ def check_attributes(names: Sequence[str], added: Collection[str] | None = None)
     return tuple(names)
 
 
+def _of(name: str) -> Attribute:
+    return ATTRIBUTES.get(name) or DERIVED.get(name) or _added(name)
+
+
 class Series:
     """
     Sums by attributes. May be read from any thread while one adds.
 
     Args:
-        attributes: Names out of :data:`ATTRIBUTES`, and of what enrichment adds; none gives one
-            series.
+        attributes: Names out of :data:`ATTRIBUTES` and :data:`DERIVED`, and of what enrichment
+            adds; none gives one series.
         limit: Series at most, 2 at least; the last one is for overflow, as OpenTelemetry counts.
         idle: Seconds after which :meth:`expire` forgets a series that nothing was added to.
         clock: Seconds from anywhere, never stepped.
@@ -289,7 +305,7 @@ class Series:
             self.attributes = check_attributes(attributes)
         except ValueError as err:
             raise ConfigError(str(err)) from err
-        self._chosen = [ATTRIBUTES.get(name) or _added(name) for name in self.attributes]
+        self._chosen = [_of(name) for name in self.attributes]
         self._limit = max(limit, 2)
         self._idle = idle
         self._clock = clock
