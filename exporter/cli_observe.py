@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from exporter.batch.attributes import Side
     from exporter.batch.record import FlowRecord
     from exporter.observe import Wanted
 
@@ -240,9 +241,11 @@ class _Lines:
         return DONE
 
     def _compact(self, record: FlowRecord) -> str:
+        from exporter.batch.attributes import SIDES
+
         source, destination = (
             self._paint(code, _end(record, side))
-            for code, side in (("36", "source"), ("35", "destination"))
+            for code, side in zip(("36", "35"), SIDES, strict=True)
         )
         packets, octets, protocol, flags, seen = _rest(record)
         words = (self._paint("2", _clock(record)), source, "->", destination, protocol)
@@ -250,8 +253,10 @@ class _Lines:
         return " ".join(word for word in (*words, tail, flags, self._paint("2", seen)) if word)
 
     def _as_row(self, record: FlowRecord) -> str:
+        from exporter.batch.attributes import SIDES
+
         packets, octets, protocol, flags, seen = _rest(record)
-        ends = (_end(record, side, name_first=True) for side in ("source", "destination"))
+        ends = (_end(record, side, name_first=True) for side in SIDES)
         return self._row((_clock(record)[:8], *ends, protocol, packets, octets, flags, seen))
 
     def _row(self, cells: Sequence[str]) -> str:
@@ -281,13 +286,14 @@ def _clock(record: FlowRecord) -> str:
     return f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{nanoseconds // 1_000_000:03d}"
 
 
-def _end(record: FlowRecord, side: str, *, name_first: bool = False) -> str:
+def _end(record: FlowRecord, side: Side, *, name_first: bool = False) -> str:
+    from exporter.sinks.stdout.best_name import best_name
     from exporter.sinks.stdout.table import end_text
     from exporter.telemetry import printable
 
     port = getattr(record, f"{side}_port")
     address = end_text(getattr(record, side), port, record.ip_protocol)
-    name = _name(record, side)
+    name = best_name(record.metadata, side)
     if not name:
         return address
     name = printable(name)
@@ -295,19 +301,9 @@ def _end(record: FlowRecord, side: str, *, name_first: bool = False) -> str:
     return f"{name}:{port}" * has_port or name if name_first else f"{address} ({name})"
 
 
-def _name(record: FlowRecord, side: str) -> str:
-    """The best name of an end: pod or service with its namespace, else of DNS."""
-    known = {attribute.otel: str(value) for attribute, value in record.metadata.items()}
-    namespace = known.get(f"{side}.k8s.namespace.name", "")
-    for path in ("k8s.pod.name", "k8s.service.name", "k8s.node.name", "domain"):
-        if name := known.get(f"{side}.{path}"):
-            return f"{namespace}/{name}" if namespace and path != "domain" else name
-    return ""
-
-
 def _rest(record: FlowRecord) -> tuple[str, str, str, str, str]:
+    from exporter.batch.protocols import protocol_name
     from exporter.batch.record import TCP
-    from exporter.sinks.encodings.protocols import protocol_name
     from exporter.sinks.stdout.table import count_text, flags_text
     from exporter.telemetry import printable
 

@@ -339,7 +339,7 @@ def _row(view: View, key: Key, row: Row, model: Model, width: int) -> str:
 
 
 def _name(view: View, key: Key) -> str:
-    from exporter.sinks.encodings.protocols import protocol_name
+    from exporter.batch.protocols import protocol_name
     from exporter.telemetry import printable
 
     if view.sent[0] == "ip_protocol":

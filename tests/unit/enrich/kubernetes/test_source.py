@@ -71,7 +71,7 @@ def test_flows_of_one_drain_on_both_sides_of_a_move() -> None:
     flows = [("10.0.0.1", now + start * SECOND, now + end * SECOND) for start, end in spans]
     names = [one.get("name") for one in said(made, *flows)]
     assert names == ["old", "old", None, "new", "new", None]
-    assert made.state().doubts == 1
+    assert made.state().events == {"doubts": 1}
 
 
 def test_values_follow_what_they_are_made_of() -> None:
@@ -107,7 +107,7 @@ def test_nothing_while_in_doubt() -> None:
     made = source(feed)
     made.index.put(pod("a", "10.0.0.1", 0), Moment(now - 9 * SECOND, 0))
     assert said(made, ("10.0.0.1", now, now)) == [{}]
-    assert made.state() == State(entries=1, doubts=2)
+    assert made.state() == State(entries=1, events={"doubts": 2})
     feed.in_doubt = False
     assert said(made, ("10.0.0.1", now, now))[0]["pod.uid"] == "uid-a"
     made.close()
