@@ -175,6 +175,7 @@ class Spool:
             with self._guard:
                 # What has filled the disk may be our own file: it goes once it is delivered.
                 self._roll()
+                self._remove_empty()
                 self._free()
             return 0
         self._next, self._after = number + 1, frame.wrapped(self._after + body.totals)
@@ -272,6 +273,11 @@ class Spool:
         active, self._active = self._active, None
         if active is not None:
             active.stop_writing()
+
+    def _remove_empty(self) -> None:
+        """A last file without a batch: the next one has the same number, and so the same name."""
+        if self._segments and self._segments[-1].last < self._segments[-1].first:
+            self._discard(self._segments.pop())
 
     def _advance(self, number: int) -> None:
         position = self._position

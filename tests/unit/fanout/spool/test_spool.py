@@ -305,6 +305,37 @@ def test_a_full_disk(
     queue.shut()
 
 
+def test_a_disk_with_room_for_a_file_and_not_for_its_first_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The next file has the same name as the empty one: what is written into it later is still there
+    when all before it is settled.
+    """
+    queue = queue_in(tmp_path)
+    put(queue, numbered(0, 2))
+    write, calls = Segment._write, iter(range(9))
+
+    def second_fails(segment: Segment, buffers: Any) -> int:
+        return full() if next(calls) in (0, 2) else write(segment, buffers)
+
+    with monkeypatch.context() as patched:
+        # The open file takes no more, and of the next one only the head is written.
+        patched.setattr(Segment, "_write", second_fails)
+        assert put(queue, numbered(2, 2)) == 0
+        assert put(queue, numbered(4, 2)) == 0
+    assert put(queue, numbered(6, 2))
+    for _ in range(3):
+        found = queue.take()
+        assert found is not None
+        queue.delivered(found.totals)
+    queue.shut()
+    queue = queue_in(tmp_path)
+    assert queue.counts().recovered == totals_of([6, 7])
+    assert deliver_all(queue) == [6, 7]
+    queue.shut()
+
+
 def test_a_write_that_stops_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full within a batch: nothing of it is left, and the next one stands whole."""
     queue = queue_in(tmp_path)
