@@ -20,7 +20,7 @@ _DERIVED = (
 )
 
 
-def sources() -> list[tuple[str, Callable[[int], AddressSource | Enricher]]]:
+def enrichers() -> list[tuple[str, Callable[[int], AddressSource | Enricher]]]:
     """Name and maker of each; none depends on how many distinct addresses there are."""
     return [
         ("community_id", lambda _addresses: CommunityId()),

@@ -16,7 +16,7 @@ _DAY = 86_400
 _FOUR, _SIX = 0xFFFF_0A00_0000, 0x2001_0DB8 << 96
 
 
-def sources() -> list[tuple[str, Callable[[int], AddressSource | Enricher]]]:
+def enrichers() -> list[tuple[str, Callable[[int], AddressSource | Enricher]]]:
     """Name, and a maker given the number of distinct addresses."""
     return [("names, passive", _passive), ("names, reverse", _reverse)]
 

@@ -49,7 +49,7 @@ class _Watcher(SocketWatcher):
         """Nothing."""
 
 
-def sources() -> list[tuple[str, Callable[[int], AddressSource | Enricher]]]:
+def enrichers() -> list[tuple[str, Callable[[int], AddressSource | Enricher]]]:
     """Every row has a socket at its source; as many sockets as distinct addresses."""
 
     def make(distinct: int) -> Enricher:

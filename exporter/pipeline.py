@@ -14,6 +14,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
+from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch, FlowEndReason
 from exporter.batch.clock import unix_offset_ns
 from exporter.capture.dns import NO_COPYING
@@ -78,7 +79,10 @@ class Pipeline:
         )
         self._excluder = Excluder(config.exclude, self.enrichment.attributes())
         self.ledger = Ledger(self.fetcher.counts)
-        self.router = Router([self._worker(sink) for sink in self.config.sinks], self.ledger)
+        self.router = Router(
+            [self._worker(sink, self.enrichment.attributes()) for sink in self.config.sinks],
+            self.ledger,
+        )
         self.tap = Tap()
         self._drains: Counter[str] = Counter()
 
@@ -167,11 +171,12 @@ class Pipeline:
         plan = plan_reload(self.config, config)
         saying = labels(plan.config.enrich, self.enrichment)
         known = self.enrichment.attributes(but=Labels.name)
-        excluder = Excluder(plan.config.exclude, (*known, *(saying.attributes if saying else ())))
+        added = (*known, *(saying.attributes if saying else ()))
+        excluder = Excluder(plan.config.exclude, added)
         queues = {worker.sink.name: worker.queue for worker in self.router.workers}
         self.router.change(
-            add=[self._worker(sink) for sink in plan.add],
-            retarget=[self._worker(sink, queues[sink.name]) for sink in plan.retarget],
+            add=[self._worker(sink, added) for sink in plan.add],
+            retarget=[self._worker(sink, added, queues[sink.name]) for sink in plan.retarget],
             remove=plan.remove,
             timeout=plan.config.shutdown_timeout,
         )
@@ -184,12 +189,14 @@ class Pipeline:
         self.config = plan.config
         return plan
 
-    def _worker(self, config: SinkConfig, queue: BatchQueue | None = None) -> SinkWorker:
-        """A sink with a queue of its own, or with another's."""
+    def _worker(
+        self, config: SinkConfig, added: tuple[Attribute, ...], queue: BatchQueue | None = None
+    ) -> SinkWorker:
+        """A sink with a queue of its own, or with another's; ``added`` is what enrichment adds."""
         if queue is None:
             spool = self.config.spool_of(config)
             queue = BatchQueue(config.queue, Spool(spool, config.name) if spool else None)
-        sink = make(config, self.enrichment.attributes())
+        sink = make(config, added)
         return SinkWorker(sink, queue, config.retry, self._on_closed, self._settle)
 
     def _take_over(self) -> None:

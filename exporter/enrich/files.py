@@ -46,6 +46,7 @@ class Files(Generic[T]):
         self._read = read
         self._use = use
         self._seen: dict[Path, Stamp] = {}
+        self._coming: dict[Path, Stamp] = {}
         self._held: dict[Path, T] = {}
         self._problems: dict[Path, str] = {}
         self._stop = threading.Event()
@@ -71,13 +72,21 @@ class Files(Generic[T]):
             self._thread.join()
             self._thread = None
 
-    def look(self) -> None:
-        """Read what is another file than at the last look."""
+    def look(self, *, patient: bool = False) -> None:
+        """
+        Read what is another file than at the last look.
+
+        Args:
+            patient: Not before it is the same in two looks: its writer has gone on then.
+        """
         changed = False
         for path in self._paths:
             # Before reading: what changes meanwhile is read again at the next look.
             stamp = _stamp(path)
             if path in self._seen and self._seen[path] == stamp:
+                continue
+            if patient and self._coming.get(path, ()) != stamp:
+                self._coming[path] = stamp
                 continue
             self._seen[path] = stamp
             changed |= self._take(path)
@@ -98,7 +107,7 @@ class Files(Generic[T]):
 
     def _run(self) -> None:
         while not self._stop.wait(INTERVAL):
-            self.look()
+            self.look(patient=True)
 
 
 def read_octets(path: Path, limit: int) -> bytes:

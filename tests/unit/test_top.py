@@ -170,10 +170,12 @@ def test_what_is_on_the_screen() -> None:
     assert lines[0] == ("4.00Mbit/s  2.50k packets/s  2 flows in 2.0 s".ljust(68) + "▁██".rjust(12))
     assert lines[1] == "by talkers  most bytes first"
     assert lines[2].split() == ["ADDRESS", "SENT/s", "RECV/s", "PKT/s", "TOTAL", "HISTORY"]
-    rows = {line.replace("\x1b[7m", "").split()[0]: line for line in lines[3:8]}
+    shown = [line.replace("\x1b[7m", "") for line in lines[3:-1] if line]
+    rows = {line.split()[0]: line for line in shown}
     assert rows["192.0.2.1"].split()[1:5] == ["4.00M", "0", "500", "2.00MB"]
     assert rows["198.51.100.2"].split()[1:5] == ["0", "4.00M", "500", "2.00MB"]
     assert rows["10.0.0.9"].split()[1:] == ["0", "0", "0", "1B", "█"]
+    assert len(rows) == 6
     assert lines[3].startswith("\x1b[7m")
 
 

@@ -19,7 +19,7 @@ GEO = (
     EndAttribute("geo.locality.name", "City.", "Location_CityName"),
 )
 AS = (
-    EndAttribute("as.number", "Autonomous system.", "AS", "{}.asn", number=True),
+    EndAttribute("as.number", "Autonomous system.", "AS", "{}.asn", number=True, ipfix=(16, 17)),
     EndAttribute("as.organization.name", "Who has it.", "ASOrganization"),
 )
 _LONGEST = 256

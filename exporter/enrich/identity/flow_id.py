@@ -1,5 +1,6 @@
 """
-An id of each flow that every agent computes alike: XXH64 of its key.
+An id of each flow that every agent computes alike: the upper 63 bits of XXH64 of its key. OTLP's
+integers have no 64th bit.
 
 The octets that are hashed, 41 of them: source address and destination address (16 each, IPv4 as
 ::ffff/96), source port, destination port (of ICMP type and code), outer VLAN, inner VLAN (2 each,
@@ -19,7 +20,9 @@ from exporter.batch.attributes import Attribute
 from exporter.batch.batch import U8, FlowBatch
 from exporter.enrich.base import Local
 
-FLOW_ID = Attribute("flow.id", "XXH64 of the flow key.", netobserv="FlowId", ipfix=148, number=True)
+FLOW_ID = Attribute(
+    "flow.id", "Upper 63 bits of XXH64 of the flow key.", netobserv="FlowId", ipfix=148, number=True
+)
 LENGTH = 41
 _MASK = (1 << 64) - 1
 _PRIMES = (
@@ -56,7 +59,7 @@ class FlowId(Local):
 
 def flow_ids(words: U8) -> U8:
     """
-    XXH64 of flow keys.
+    Upper 63 bits of XXH64 of flow keys.
 
     Args:
         words: ``FlowBatch.key_words()``, shape (n, 6).
@@ -84,7 +87,7 @@ def flow_ids(words: U8) -> U8:
         result ^= result >> np.uint64(places)
         result *= prime
     result ^= result >> np.uint64(32)
-    return result
+    return result >> np.uint64(1)
 
 
 def _ports_and_vlans(words: U8) -> U8:

@@ -26,6 +26,8 @@ _HASHES = {"pod-template-hash": "Deployment", "rollouts-pod-template-hash": "Rol
 _ZONES = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
 #: Whose address it is, beside the pods'.
 _NODE_ADDRESSES = ("InternalIP", "ExternalIP")
+#: Characters of an annotation; a label's value has 63 at most.
+_LONGEST = 256
 _ENDED = ("Succeeded", "Failed")
 
 #: Kind and name.
@@ -229,7 +231,7 @@ class Parser:
         labels, annotations = meta.labels or {}, meta.annotations or {}
         return (
             *(sys.intern(labels.get(name, "")) for name in self._labels),
-            *(sys.intern(annotations.get(name, "")) for name in self._annotations),
+            *(sys.intern(_short(annotations.get(name, ""))) for name in self._annotations),
         )
 
     def _pod(self, one: _Object) -> Entity:
@@ -289,6 +291,11 @@ class Parser:
         return Link(
             self._kind, meta.uid, sys.intern(meta.namespace), meta.name, _owner(meta, by_name=False)
         )
+
+
+def _short(text: str) -> str:
+    """As much of an annotation as a record has: it may be a quarter of a megabyte."""
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _owner(meta: _Meta, *, by_name: bool) -> Owner | None:

@@ -17,13 +17,13 @@ from tests.strategies import batches
 
 #: Vectors for whoever computes them elsewhere; docs/enrich/identity.md has them.
 VECTORS = [
-    (Row("192.0.2.1", "198.51.100.2", 40000, 443), 0x22C808ED33989DF2),
-    (Row("198.51.100.2", "192.0.2.1", 443, 40000), 0x271F239016CE0B9D),
+    (Row("192.0.2.1", "198.51.100.2", 40000, 443), 0x1164047699CC4EF9),
+    (Row("198.51.100.2", "192.0.2.1", 443, 40000), 0x138F91C80B6705CE),
     (
         Row("2001:db8::1", "2001:db8::2", 5353, 53, 17, vlan_id=100, inner_vlan_id=7),
-        0x60964E0C33A99F92,
+        0x304B270619D4CFC9,
     ),
-    (Row("192.0.2.1", "198.51.100.2", 0, 8 << 8, 1), 0xEA13B556E18254CD),
+    (Row("192.0.2.1", "198.51.100.2", 0, 8 << 8, 1), 0x7509DAAB70C12A66),
 ]
 
 
@@ -44,7 +44,7 @@ def ids(batch: FlowBatch) -> list[int]:
 @pytest.mark.parametrize(("row", "expected"), VECTORS)
 def test_published(row: Row, expected: int) -> None:
     """The values that the documents publish, as the library has them, too."""
-    assert ids(make_batch(row)) == [expected] == [xxhash.xxh64_intdigest(octets(row))]
+    assert ids(make_batch(row)) == [expected] == [xxhash.xxh64_intdigest(octets(row)) >> 1]
 
 
 @settings(max_examples=40)
@@ -60,6 +60,7 @@ def test_as_the_library_has_it(batch: FlowBatch) -> None:
             + b"".join(int(key[name]).to_bytes(2, "big") for name in names)
             + bytes([key["ip_protocol"]])
         )
+        >> 1
         for key in keys
     ]
     assert ids(batch) == expected

@@ -63,6 +63,12 @@ def test_pod() -> None:
     )
 
 
+def test_annotations_are_cut() -> None:
+    """A record has the beginning of a long one."""
+    (value,) = parsed("Pod", pod(), Parser("Pod", (), ("secret",))).extra
+    assert value == "x" * 255 + "…"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
