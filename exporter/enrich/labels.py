@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,11 @@ from exporter.batch.batch import FlowBatch
 from exporter.batch.schema import COLUMNS
 from exporter.enrich.base import Local
 from exporter.enrich.expression.fields import fields
-from exporter.enrich.expression.program import Program
 from exporter.enrich.expression.values import Text, pairs
 from exporter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from exporter.enrich.expression.program import Program
 
 _NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
 #: Keys of the flat record, which no label may be called.
@@ -123,6 +125,9 @@ def _check_names(names: list[str], taken: Iterable[str]) -> None:
 
 
 def _program(config: DerivedConfig, known: Any) -> Program:
+    # Here, and not for agents without expressions: their messages need protobuf.
+    from exporter.enrich.expression.program import Program
+
     where = f"enrich.derive[{config.name}].value"
     try:
         program = Program(config.value, known)

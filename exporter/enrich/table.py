@@ -1,4 +1,8 @@
-"""All enrichers that a configuration asks for, in the order that they are applied."""
+"""
+All enrichers that a configuration asks for, in the order that they are applied.
+
+Each is imported when it is asked for: an agent has none of the others in memory.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +16,12 @@ from exporter.batch.batch import FlowBatch, Interface
 from exporter.capture.dns import DnsPackets
 from exporter.capture.owners import OwnerReader
 from exporter.enrich.base import AddressSource, Enricher, Reading
-from exporter.enrich.cloud.enricher import CloudPlace
 from exporter.enrich.config import EnrichConfig
-from exporter.enrich.dns.names import Names
 from exporter.enrich.ends import EndEnricher
-from exporter.enrich.geoip.source import sources as geoip_sources
-from exporter.enrich.identity.community import CommunityId
 from exporter.enrich.identity.config import IdentityConfig
-from exporter.enrich.identity.flow_id import FlowId
-from exporter.enrich.identity.initiator import Initiator
 from exporter.enrich.interfaces import InterfaceNames
 from exporter.enrich.labels import Labels
-from exporter.enrich.networks.source import NetworkNames
 from exporter.enrich.observer import AgentConfig, ObserverName
-from exporter.enrich.process import Processes
-from exporter.enrich.services.enricher import ServiceNames
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +50,12 @@ def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enri
     """Every enricher that is asked for, not opened yet."""
     enrichers: list[Enricher] = [InterfaceNames(around.names), ObserverName(agent)]
     if agent.cloud.wanted():
+        from exporter.enrich.cloud.enricher import CloudPlace
+
         enrichers.append(CloudPlace(agent.cloud))
     if config.processes is not None:
+        from exporter.enrich.process import Processes
+
         enrichers.append(Processes(config.processes, around.owners))
     sources = _sources(config, around)
     if sources:
@@ -64,6 +63,8 @@ def make(config: EnrichConfig, agent: AgentConfig, around: Surroundings) -> Enri
     enrichers += _identities(config.identity)
     # After who began is known: the responder's port names the service.
     if config.services is not None:
+        from exporter.enrich.services.enricher import ServiceNames
+
         enrichers.append(ServiceNames(config.services))
     enrichment = Enrichment(enrichers)
     enrichment.use(labels(config, enrichment))
@@ -96,15 +97,20 @@ def _sources(config: EnrichConfig, around: Surroundings) -> list[AddressSource]:
     """What is known of addresses, whichever end of a flow they are."""
     sources: list[AddressSource] = []
     if config.kubernetes is not None:
-        # Its parser is not for agents outside of a cluster.
         from exporter.enrich.kubernetes.source import KubernetesSource
 
         sources.append(KubernetesSource(config.kubernetes))
     if config.names is not None:
+        from exporter.enrich.dns.names import Names
+
         sources.append(Names(config.names, around.dns))
     if config.networks is not None:
+        from exporter.enrich.networks.source import NetworkNames
+
         sources.append(NetworkNames(config.networks))
     if config.geoip is not None:
+        from exporter.enrich.geoip.source import sources as geoip_sources
+
         sources += geoip_sources(config.geoip)
     return sources
 
@@ -113,10 +119,16 @@ def _identities(config: IdentityConfig) -> list[Enricher]:
     """What a flow is, from the flow alone."""
     found: list[Enricher] = []
     if config.community_id:
+        from exporter.enrich.identity.community import CommunityId
+
         found.append(CommunityId(config.community_seed, base64=config.community_base64))
     if config.flow_id:
+        from exporter.enrich.identity.flow_id import FlowId
+
         found.append(FlowId())
     if config.initiator:
+        from exporter.enrich.identity.initiator import Initiator
+
         found.append(Initiator(config.connections, int(config.expiry * 1e9)))
     return found
 

@@ -8,15 +8,18 @@ flows, packets and octets, and with what is passed on it is what came in.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch, Totals
 from exporter.enrich.expression.fields import fields
-from exporter.enrich.expression.program import Program
 from exporter.errors import ConfigError
 from exporter.exclude.config import ExclusionConfig
+
+if TYPE_CHECKING:
+    from exporter.enrich.expression.program import Program
 
 
 class Excluder:
@@ -34,8 +37,13 @@ class Excluder:
     def __init__(
         self, exclusions: tuple[ExclusionConfig, ...], attributes: Iterable[Attribute]
     ) -> None:
-        known = fields(attributes) if exclusions else {}
         self._programs: dict[str, Program] = {}
+        if not exclusions:
+            return
+        # Here, and not for agents without expressions: their messages need protobuf.
+        from exporter.enrich.expression.program import Program
+
+        known = fields(attributes)
         for exclusion in exclusions:
             name = exclusion.name
             if name in self._programs:
