@@ -26,6 +26,11 @@ CAPABILITIES: dict[str, tuple[str, ...]] = {
         "tests/kernel/test_tracing.py::test_tracepoint",
         "tests/kernel/test_tracing.py::test_raw_tracepoints",
     ),
+    "DNS, socket owners": (
+        "tests/kernel/test_dns.py::test_udp",
+        "tests/kernel/test_dns.py::test_tcp",
+        "tests/kernel/test_owners.py::test_sockets_of_both_ends",
+    ),
     "upgrade": (
         "tests/kernel/test_pinning.py::*",
         "tests/kernel/test_migration.py::*",
