@@ -28,7 +28,7 @@ import orjson
 
 from exporter._pb import flow_pb2
 from exporter.batch.attributes import Attribute, Value
-from exporter.batch.batch import FlowEndReason
+from exporter.batch.batch import Details, FlowEndReason, Peer
 from exporter.batch.record import WITH_ICMP, FlowRecord, PointName
 from exporter.errors import DecodeError
 
@@ -226,6 +226,7 @@ def _otel(found: dict[str, Any]) -> FlowRecord:
                 _bounded(point["index"], _U32, "index"),
                 _DIRECTIONS.index(point["direction"]),
                 _text(point.get("netns", "")),
+                _details(point),
             )
             for point in flow["interfaces"]
         ),
@@ -255,6 +256,24 @@ def _is_value(value: Any) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _attribute(path: str, key: str, number: bool) -> Attribute:  # noqa: FBT001 - of a cache
     return Attribute(path, "", netobserv=key, number=number)
+
+
+def _details(point: dict[str, Any]) -> Details:
+    """What is known of an interface; its own namespace's inode is not in a record."""
+    peer = point.get("peer")
+    return Details(
+        kind=_text(point.get("kind", "")),
+        mac=_text(point.get("mac", "")),
+        peer=Peer(
+            name=_text(peer.get("name", "")),
+            ifindex=_bounded(peer.get("index", 0), _U32, "peer.index"),
+            inode=_bounded(peer.get("netns_inode", 0), _U64, "peer.netns_inode"),
+        )
+        if peer
+        else None,
+        container=_text(point.get("container", {}).get("id", "")),
+        pod=_text(point.get("k8s", {}).get("pod", {}).get("uid", "")),
+    )
 
 
 def _netobserv(found: dict[str, Any]) -> FlowRecord:

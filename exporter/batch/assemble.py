@@ -94,7 +94,7 @@ class _Places:
     def point(self, name: PointName) -> Point:
         found = self._points.get(name)
         if found is None:
-            interface = Interface(name.name, name.netns)
+            interface = Interface(name.name, name.netns, name.details)
             numbers = (Point(netns, name.ifindex, name.direction) for netns in count())
             found = next(p for p in numbers if self.interfaces.get(p, interface) == interface)
             self._points[name] = found

@@ -148,7 +148,11 @@ class ApiServer:
         self.admin = self.client(_ADMIN)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -334,7 +338,7 @@ class ApiServer:
         ]
 
     def _arguments(self) -> list[str]:
-        key = self._directory / "service-account.key"
+        signer = self._directory / "service-account"
         return [
             *self._flags,
             f"--etcd-servers=http://127.0.0.1:{self._etcd_ports[0]}",
@@ -345,8 +349,8 @@ class ApiServer:
             f"--audit-policy-file={self._directory / 'audit.yaml'}",
             f"--audit-log-path={self._audit}",
             f"--token-auth-file={self._directory / 'tokens.csv'}",
-            f"--service-account-key-file={key}",
-            f"--service-account-signing-key-file={key}",
+            f"--service-account-key-file={signer}.pem",
+            f"--service-account-signing-key-file={signer}.key",
         ]
 
 

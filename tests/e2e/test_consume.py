@@ -105,8 +105,12 @@ def test_what_enrichment_added(broker: Broker) -> None:
     )
     topic = publish(broker, batch, layout="json", schema="otel")
     found = Counter(
-        (r["SrcAddr"], r.get("source.k8s.pod.name"), r.get("labels.team"))
-        for r in lines(consume(broker, topic))
+        (
+            r["source"]["address"],
+            r["source"].get("k8s", {}).get("pod", {}).get("name"),
+            r.get("labels", {}).get("team"),
+        )
+        for r in lines(consume(broker, topic, "--schema", "otel"))
     )
     flows = list(records(batch))
     assert found == Counter((r.source, r.metadata.get(pod), r.metadata.get(TEAM)) for r in flows)

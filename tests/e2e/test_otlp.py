@@ -222,7 +222,7 @@ def _from_log(flat: dict[str, Any]) -> str:
 def _from_json(nested: dict[str, Any]) -> str:
     flat = dict(_flatten("", nested))
     interfaces = flat.pop("flow.interfaces")
-    for name in ("name", "index", "direction"):
+    for name in ("name", "index", "direction", "kind", "mac"):
         flat[f"flow.interfaces.{name}"] = [one[name] for one in interfaces]
     for key in ("time.start", "time.end"):
         seconds, _, fraction = flat[key].removesuffix("Z").partition(".")

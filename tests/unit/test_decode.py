@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter._pb import flow_pb2
+from exporter.batch.assemble import assemble
 from exporter.batch.attributes import Attribute
-from exporter.batch.batch import FlowBatch
+from exporter.batch.batch import Details, FlowBatch, Interface, Peer, Point
 from exporter.batch.record import WITH_ICMP, WITH_PORTS, FlowRecord, records
 from exporter.decode import decode, decode_json, decode_record, decode_records
 from exporter.enrich.known import recognised
@@ -97,6 +98,30 @@ def test_what_was_added_comes_back(batch: FlowBatch) -> None:
         assert {what.netobserv: value for what, value in flat.metadata.items()} == {
             what.netobserv: value for what, value in record.metadata.items()
         }
+
+
+def test_what_is_known_of_interfaces() -> None:
+    """Kind, MAC, peer, container and pod come back; what is not known stays so."""
+    veth = Details(
+        "veth", "02:00:00:00:00:01", peer=Peer("eth0", 2, 4026532000), container="c" * 64, pod="u-1"
+    )
+    known, bare, half = Point(0, 2, 0), Point(0, 3, 1), Point(0, 4, 1)
+    batch = make_batch(
+        Row(points=(known, bare, half)),
+        interfaces={
+            known: Interface("veth1", "", veth),
+            bare: Interface("x"),
+            half: Interface("y", details=Details(mac="02:00:00:00:00:02")),
+        },
+    )
+    (record,) = records(batch)
+    whole = decode_json(orjson.dumps(otel(record)))
+    assert whole.points == record.points
+    assert list(records(assemble([whole])))[0].points == record.points
+    hostile = orjson.loads(orjson.dumps(otel(record)))
+    hostile["flow"]["interfaces"][0]["peer"] = 7
+    with pytest.raises(DecodeError):
+        decode_json(orjson.dumps(hostile))
 
 
 def test_names_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
