@@ -117,7 +117,7 @@ def test_what_is_known_of_interfaces() -> None:
     (record,) = records(batch)
     whole = decode_json(orjson.dumps(otel(record)))
     assert whole.points == record.points
-    assert list(records(assemble([whole])))[0].points == record.points
+    assert next(iter(records(assemble([whole])))).points == record.points
     hostile = orjson.loads(orjson.dumps(otel(record)))
     hostile["flow"]["interfaces"][0]["peer"] = 7
     with pytest.raises(DecodeError):
