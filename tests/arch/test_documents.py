@@ -189,3 +189,18 @@ def test_the_sinks_numbers_are_those_measured() -> None:
         assert numbers == measured[name]
     added = {row[0]: row[1] for row in tables["spool"]}["delivered at once"]
     assert f"adds {added} µs" in README
+
+
+def test_the_enrichment_numbers_are_those_measured() -> None:
+    """Each row of the README's table, and the longest drains."""
+    found: dict[str, list[str]] = {}
+    for name, _, later, _, longest in newest()["enrich"]:
+        found.setdefault(name, []).append(f"{later} µs")
+        found.setdefault(f"{name}, longest", []).append(longest)
+    rows = cells("enricher | 1,000 | 10,000")
+    assert len(rows) >= 8
+    for name, *numbers in rows:
+        assert numbers == found[name]
+    _, middle, most = found["all, longest"]
+    text = " ".join(README.split())
+    assert f"took {middle} ms longer for it with 10,000 addresses, and {most} ms with" in text

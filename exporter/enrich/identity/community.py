@@ -146,23 +146,23 @@ def _addresses(tuples: U8, *, ipv4: bool) -> list[NDArray[np.uint32]]:
     return found
 
 
-_LETTERS = np.frombuffer(_ALPHABET, np.uint8)
+#: Two letters for every twelve bits.
+_LETTERS = np.array([[a, b] for a in _ALPHABET for b in _ALPHABET], np.uint8).view(np.uint16)
+_PREFIX = np.frombuffer(b"1:", np.uint16)
 _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
 def _base64(digests: NDArray[np.uint8]) -> NDArray[Any]:
     """``1:`` and base64 of each, S30. Source: RFC 4648, section 4."""
-    count = len(digests)
+    count, letters = len(digests), _LETTERS.reshape(-1)
     padded = np.zeros((count, 21), np.uint8)
     padded[:, :20] = digests
-    text = np.empty((count, 30), np.uint8)
-    text[:, 0], text[:, 1] = b"1:"
-    one, two, three = padded[:, 0::3], padded[:, 1::3], padded[:, 2::3]
-    text[:, 2::4] = _LETTERS[one >> 2]
-    text[:, 3::4] = _LETTERS[(one & 3) << 4 | two >> 4]
-    text[:, 4::4] = _LETTERS[(two & 15) << 2 | three >> 6]
-    text[:, 5::4] = _LETTERS[three & 63]
-    text[:, 29] = ord("=")
+    three = padded.astype(np.uint16)
+    text = np.empty((count, 15), np.uint16)
+    text[:, 0] = _PREFIX
+    text[:, 1::2] = letters.take(three[:, 0::3] << 4 | three[:, 1::3] >> 4)
+    text[:, 2::2] = letters.take((three[:, 1::3] & 15) << 8 | three[:, 2::3])
+    text.view(np.uint8)[:, 29] = ord("=")
     return text.view("S30").reshape(count)
 
 
