@@ -17,19 +17,18 @@ _PROCESSES = 500
 
 
 class _EveryFlow(OwnerReader):
-    """Every flow of the first batch is of a socket; ``sockets`` of them, in turn."""
+    """Every flow is of a socket; ``sockets`` of them, in turn. Noting them is measured, too."""
 
     def __init__(self, sockets: int) -> None:
         super().__init__()
         self._sockets = sockets
 
     def ends(self, batch: FlowBatch) -> tuple[Sockets, Sockets]:
-        """As if the kernel program had noted them."""
-        if not len(self._last):
-            rows = np.arange(len(batch), dtype=np.uint64)
-            cookies = rows % np.uint64(self._sockets) + np.uint64(1)
-            starts, cgroups = batch.flow_start_ns, cookies % np.uint64(_PROCESSES)
-            self.note(Owned(batch.key_words(), starts, cookies, cgroups), (1 << 64) - 1, 0)
+        """As if the kernel program had noted those of this drain."""
+        rows = np.arange(len(batch), dtype=np.uint64)
+        cookies = rows % np.uint64(self._sockets) + np.uint64(1)
+        starts, cgroups = batch.flow_start_ns, cookies % np.uint64(_PROCESSES)
+        self.note(Owned(batch.key_words(), starts, cookies, cgroups), (1 << 64) - 1, 0)
         return super().ends(batch)
 
 
