@@ -94,10 +94,11 @@ class Watched:
         self._seen = {}
 
     def _stamps(self) -> dict[Path, Stamp | None]:
-        return {path: _stamp(path) for path in self._paths}
+        return {path: stamp(path) for path in self._paths}
 
 
-def _stamp(path: Path) -> Stamp | None:
+def stamp(path: Path) -> Stamp | None:
+    """Which file a path leads to, and when it was changed; ``None`` if there is none."""
     try:
         status = path.stat()
     except OSError:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
+from exporter.credentials import Stamp, stamp
 from exporter.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-#: Device, inode, size and time of change in ns; ``None`` for a file that is not there.
-Stamp = tuple[int, int, int, int] | None
 
 #: Seconds between two looks at the files: a stat call each.
 INTERVAL = 1.0
@@ -45,8 +44,8 @@ class Files(Generic[T]):
         self._paths = paths
         self._read = read
         self._use = use
-        self._seen: dict[Path, Stamp] = {}
-        self._coming: dict[Path, Stamp] = {}
+        self._seen: dict[Path, Stamp | None] = {}
+        self._coming: dict[Path, Stamp | None] = {}
         self._held: dict[Path, T] = {}
         self._problems: dict[Path, str] = {}
         self._stop = threading.Event()
@@ -82,13 +81,13 @@ class Files(Generic[T]):
         changed = False
         for path in self._paths:
             # Before reading: what changes meanwhile is read again at the next look.
-            stamp = _stamp(path)
-            if path in self._seen and self._seen[path] == stamp:
+            now = stamp(path)
+            if path in self._seen and self._seen[path] == now:
                 continue
-            if patient and self._coming.get(path, ()) != stamp:
-                self._coming[path] = stamp
+            if patient and self._coming.get(path, ()) != now:
+                self._coming[path] = now
                 continue
-            self._seen[path] = stamp
+            self._seen[path] = now
             changed |= self._take(path)
         if changed:
             self._use({path: self._held[path] for path in self._paths if path in self._held})
@@ -146,11 +145,3 @@ def open_regular(path: Path, limit: int) -> BinaryIO:
     if stat.S_ISREG(status.st_mode):
         raise ConfigError(f"{path} has more than {limit >> 20} MiB")
     raise ConfigError(f"cannot read {path}: it is no regular file")
-
-
-def _stamp(path: Path) -> Stamp:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
