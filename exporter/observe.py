@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
@@ -22,10 +22,10 @@ from exporter.batch.match import Mask, Match
 from exporter.errors import ConfigError
 from exporter.fanout.tap import Tap, Watcher
 from exporter.quantities import duration
-from exporter.sinks.encodings.jsonl import SHAPES, Shape, encode
+from exporter.sinks.encodings.jsonl import SHAPES, encode
 
 #: Seconds between empty lines, by which it is found out that nobody reads any more.
-ALIVE = 1.0
+_ALIVE = 1.0
 _NOT = "not-"
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?")
 _SECOND = 1_000_000_000
@@ -173,15 +173,25 @@ def _lines(tap: Tap, wanted: Wanted, chosen: Chosen) -> Generator[bytes]:
         for batch in chosen.recent(watcher.recent):
             yield encode(batch, shape)
         if wanted.follow:
-            yield from _follow(watcher, chosen, shape)
+            yield from follow(watcher, chosen, lambda batch: encode(batch, shape))
 
 
-def _follow(watcher: Watcher, chosen: Chosen, shape: Shape) -> Generator[bytes]:
+def follow(
+    watcher: Watcher, chosen: Chosen, tell: Callable[[FlowBatch], bytes]
+) -> Generator[bytes]:
+    """
+    Lines for what comes, until all that was asked for has come or nothing more will.
+
+    Args:
+        watcher: Of whom the batches are.
+        chosen: Which rows of them.
+        tell: What is said of some rows: whole lines, or nothing.
+    """
     while not (chosen.done or watcher.closed):
-        batch = watcher.take(ALIVE)
+        batch = watcher.take(_ALIVE)
         if missed := watcher.missed():
             yield orjson.dumps({"notice": {"missed": missed}}) + b"\n"
-        yield (batch is not None and encode(chosen.of(batch), shape)) or b"\n"
+        yield (batch is not None and tell(chosen.of(batch))) or b"\n"
 
 
 def _last(batches: Sequence[FlowBatch], rows: int) -> list[FlowBatch]:

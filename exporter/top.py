@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from exporter.batch.batch import FlowBatch
 from exporter.errors import ConfigError
 from exporter.fanout.tap import Tap
-from exporter.observe import ALIVE, Chosen, Wanted
+from exporter.observe import Chosen, Wanted, follow
 from exporter.sinks.encodings.series import FLOWS, OCTETS_L2, PACKETS, Series
 
 #: Rows that the agent tells of after a drain, by what they did in it; as many by their totals.
@@ -221,11 +221,7 @@ def summed(tap: Tap, query: str) -> Generator[bytes]:
 def _lines(tap: Tap, asked: Asked, chosen: Chosen) -> Generator[bytes]:
     summary = Summary(VIEWS[asked.view])
     with tap.watch() as watcher:
-        while not watcher.closed:
-            batch = watcher.take(ALIVE)
-            if missed := watcher.missed():
-                yield orjson.dumps({"notice": {"missed": missed}}) + b"\n"
-            yield b"\n" if batch is None else summary.add(chosen.of(batch))
+        yield from follow(watcher, chosen, summary.add)
 
 
 @dataclass
