@@ -59,6 +59,26 @@ def listen(end: End, host: str, port: int, connections: int) -> Any:
     return server
 
 
+def all_kinds(one: End, other: End, *, flows: int = 50) -> None:
+    """
+    TCP, ICMP and UDP of both families from one end to the other, all of it over.
+
+    Args:
+        one: Sends; connected with the addresses ``ADDRESSES``.
+        other: Answers.
+        flows: Of UDP, of each family: 500 datagrams to so many ports.
+    """
+    servers = [listen(other, V4[1], 5001, 2), listen(other, V6[1], 5002, 2)]
+    for host, port in ((V4[1], 5001), (V6[1], 5002)):
+        traffic.run(one.netns, "tcp", "--host", host, "--port", port, "--connections", 2,
+                    "--octets", 100_000)  # fmt: skip
+        traffic.run(one.netns, "icmp", "--host", host, "--count", 20, "--size", 100)
+        traffic.run(one.netns, "udp", "--host", host, "--count", 500, "--flows", flows, "--size",
+                    100, "--first_port", 40_000)  # fmt: skip
+    for server in servers:
+        traffic.finish(server)
+
+
 def expected(difference: Counters) -> dict[str, tuple[int, int]]:
     """The counters' view, as :func:`by_direction` has it."""
     return {

@@ -26,10 +26,9 @@ from exporter.fanout.worker import SinkWorker
 from exporter.sinks.file import deliver
 from exporter.sinks.table import make
 from exporter.testing import Row, make_batch
-from tests.e2e import traffic
 from tests.e2e.agent import Agent, wait_until
 from tests.e2e.net import Network, connect, disconnect
-from tests.e2e.test_exact import ADDRESSES, V4, V6, listen, pair
+from tests.e2e.test_exact import ADDRESSES, all_kinds, pair
 from tests.e2e.writer import ROWS
 
 _ROOT = Path(__file__).parents[2]
@@ -77,15 +76,7 @@ def test_every_field_is_in_the_files(network: Network, tmp_path: Path) -> None:
         "--sink", f"file://{out}/flows.parquet?rotate.octets=60KB",
     ) as agent:  # fmt: skip
         connect(one, other, ADDRESSES)
-        servers = [listen(other, V4[1], 5001, 2), listen(other, V6[1], 5002, 2)]
-        for host, port in ((V4[1], 5001), (V6[1], 5002)):
-            traffic.run(one.netns, "tcp", "--host", host, "--port", port, "--connections", 2,
-                        "--octets", 100_000)  # fmt: skip
-            traffic.run(one.netns, "icmp", "--host", host, "--count", 20, "--size", 100)
-            traffic.run(one.netns, "udp", "--host", host, "--count", 500, "--flows", 250, "--size",
-                        100, "--first_port", 40_000)  # fmt: skip
-        for server in servers:
-            traffic.finish(server)
+        all_kinds(one, other, flows=250)
         counters = disconnect(one)
         agent.wait_drained()
         assert agent.stop() == 0, agent.log

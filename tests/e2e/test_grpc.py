@@ -16,7 +16,7 @@ from tests.e2e import traffic
 from tests.e2e.agent import Agent, wait_until
 from tests.e2e.collector import Collector
 from tests.e2e.net import Network, connect, disconnect
-from tests.e2e.test_exact import ADDRESSES, V4, V6, listen, pair
+from tests.e2e.test_exact import ADDRESSES, V4, V6, all_kinds, pair
 
 PORT = 19_999
 
@@ -34,15 +34,7 @@ def test_every_field_arrives(network: Network, tmp_path: Path) -> None:
               "stdout", "--sink", f"grpc://{collector.target}") as agent,
     ):  # fmt: skip
         connect(one, other, ADDRESSES)
-        servers = [listen(other, V4[1], 5001, 2), listen(other, V6[1], 5002, 2)]
-        for host, port in ((V4[1], 5001), (V6[1], 5002)):
-            traffic.run(one.netns, "tcp", "--host", host, "--port", port, "--connections", 2,
-                        "--octets", 100_000)  # fmt: skip
-            traffic.run(one.netns, "icmp", "--host", host, "--count", 20, "--size", 100)
-            traffic.run(one.netns, "udp", "--host", host, "--count", 500, "--flows", 50, "--size",
-                        100, "--first_port", 40_000)  # fmt: skip
-        for server in servers:
-            traffic.finish(server)
+        all_kinds(one, other)
         counters = disconnect(one)
         agent.wait_drained()
         assert agent.stop() == 0, agent.log

@@ -13,10 +13,9 @@ import pytest
 from exporter.sinks.ipfix.config import IpfixConfig
 from exporter.sinks.ipfix.datagram import DatagramTransport
 from exporter.sinks.ipfix.sink import IpfixSink
-from tests.e2e import traffic
 from tests.e2e.agent import Agent
 from tests.e2e.net import Network, connect, disconnect
-from tests.e2e.test_exact import ADDRESSES, V4, V6, listen, pair
+from tests.e2e.test_exact import ADDRESSES, V4, V6, all_kinds, pair
 from tests.wire.collectors import Nfcapd
 from tests.wire.ipfix import Read, Reader
 from tests.wire.stream_collector import StreamCollector, wait_until
@@ -72,15 +71,7 @@ def test_every_field_arrives(network: Network, tmp_path: Path) -> None:
               "--sink", f"ipfix+tcp://{stream.target}?time=nanoseconds") as agent,
     ):  # fmt: skip
         connect(one, other, ADDRESSES)
-        servers = [listen(other, V4[1], 5001, 2), listen(other, V6[1], 5002, 2)]
-        for host, port in ((V4[1], 5001), (V6[1], 5002)):
-            traffic.run(one.netns, "tcp", "--host", host, "--port", port, "--connections", 2,
-                        "--octets", 100_000)  # fmt: skip
-            traffic.run(one.netns, "icmp", "--host", host, "--count", 20, "--size", 100)
-            traffic.run(one.netns, "udp", "--host", host, "--count", 500, "--flows", 50, "--size",
-                        100, "--first_port", 40_000)  # fmt: skip
-        for server in servers:
-            traffic.finish(server)
+        all_kinds(one, other)
         counters = disconnect(one)
         ledger = agent.wait_drained()
         assert agent.stop() == 0, agent.log

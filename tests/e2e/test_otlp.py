@@ -30,11 +30,10 @@ from exporter.fanout.worker import SinkWorker
 from exporter.sinks.table import make
 from exporter.testing import Row, make_batch
 from tests.certificates import Authority
-from tests.e2e import traffic
 from tests.e2e.agent import Agent, wait_until
 from tests.e2e.net import Network, connect, disconnect
 from tests.e2e.otelcol import Otelcol, attributes
-from tests.e2e.test_exact import ADDRESSES, V4, V6, listen, pair
+from tests.e2e.test_exact import ADDRESSES, all_kinds, pair
 from tests.strategies import ASN, COMMUNITY, NUMBER, POD, TEAM
 from tests.unit.sinks.otlp.expected import attributes as expected
 
@@ -192,15 +191,7 @@ def test_what_arrives_is_what_was_captured(
         arguments = ["--interfaces", one.device, "--drain-interval", "0.2s", "--sink", "stdout"]
         with Agent(one.netns, tmp_path, *arguments, "--sink", url) as agent:
             connect(one, other, ADDRESSES)
-            servers = [listen(other, V4[1], 5001, 2), listen(other, V6[1], 5002, 2)]
-            for host, server in ((V4[1], 5001), (V6[1], 5002)):
-                traffic.run(one.netns, "tcp", "--host", host, "--port", server, "--connections",
-                            2, "--octets", 100_000)  # fmt: skip
-                traffic.run(one.netns, "icmp", "--host", host, "--count", 20, "--size", 100)
-                traffic.run(one.netns, "udp", "--host", host, "--count", 500, "--flows", 50,
-                            "--size", 100, "--first_port", 40_000)  # fmt: skip
-            for running in servers:
-                traffic.finish(running)
+            all_kinds(one, other)
             counters = disconnect(one)
             agent.wait_drained()
             assert agent.stop() == 0, agent.log

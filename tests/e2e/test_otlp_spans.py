@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e import traffic
 from tests.e2e.agent import Agent
 from tests.e2e.net import Network, connect, disconnect
 from tests.e2e.otelcol import Otelcol, attributes
-from tests.e2e.test_exact import ADDRESSES, V4, V6, listen, pair
+from tests.e2e.test_exact import ADDRESSES, all_kinds, pair
 from tests.e2e.test_otlp import PROTOCOLS, canonical
 
 
@@ -29,15 +28,7 @@ def test_what_arrives_is_what_was_captured(network: Network, tmp_path: Path, pro
         arguments = ["--interfaces", one.device, "--drain-interval", "0.2s", "--sink", url]
         with Agent(one.netns, tmp_path, *arguments, "--sink", f"{url}?signal=spans") as agent:
             connect(one, other, ADDRESSES)
-            servers = [listen(other, V4[1], 5001, 2), listen(other, V6[1], 5002, 2)]
-            for host, server in ((V4[1], 5001), (V6[1], 5002)):
-                traffic.run(one.netns, "tcp", "--host", host, "--port", server, "--connections",
-                            2, "--octets", 100_000)  # fmt: skip
-                traffic.run(one.netns, "icmp", "--host", host, "--count", 20, "--size", 100)
-                traffic.run(one.netns, "udp", "--host", host, "--count", 500, "--flows", 50,
-                            "--size", 100, "--first_port", 40_000)  # fmt: skip
-            for running in servers:
-                traffic.finish(running)
+            all_kinds(one, other)
             counters = disconnect(one)
             ledger = agent.wait_drained()
             assert agent.stop() == 0, agent.log
