@@ -8,24 +8,12 @@ version="$(sed -n 's/^  version: //p' "$here/otelcol/builder.yaml")"
 recipe="$(cd "$here/otelcol" && cat builder.yaml go.mod statusutil/* | sha256sum | cut -c1-12)"
 target="$cache/otelcol-$recipe"
 [ -x "$target" ] && { ln -sfn "$target" "$cache/otelcol"; exit 0; }
-if ! command -v go >/dev/null; then
-	go=$(python3 "$here/fetch-go.py") || {
-		echo "no Go compiler: the tests against an OpenTelemetry Collector are skipped" >&2
-		exit 0
-	}
-	PATH="${go%/go}:$PATH"
-fi
-mkdir -p "$cache"
-# One build at a time on a machine, and half a binary is never seen.
-exec 9>"$cache/lock"
-flock 9
-[ -x "$target" ] && exit 0
-work="$(mktemp -d "$cache/build.XXXXXX")"
-trap 'rm -rf "$work"' EXIT
-cp -R "$here/otelcol/." "$work"
-cd "$work"
-echo "building the OpenTelemetry Collector $version, once: takes minutes" >&2
-export CGO_ENABLED=0 GOFLAGS="-p=${TEST_OTELCOL_JOBS:-$(nproc)} -buildvcs=false -trimpath"
+program="$target"
+sources="$here/otelcol"
+what="the OpenTelemetry Collector $version"
+without="the tests against an OpenTelemetry Collector are skipped"
+jobs="${TEST_OTELCOL_JOBS:-}"
+. "$here/build-once.sh"
 
 build() {
 	nice -n 15 go run "go.opentelemetry.io/collector/cmd/builder@v$version" \
