@@ -48,7 +48,7 @@ abi: $(VENV)/.test $(OBJECT)
 	$(BIN)/python -m exporter.abi.generate $(OBJECT)
 
 proto: $(VENV)/.test
-	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=exporter/_pb --pyi_out=exporter/_pb proto/flow.proto proto/cel_checked.proto proto/kube_cache.proto
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=exporter/_pb --pyi_out=exporter/_pb proto/flow.proto proto/cel_checked.proto proto/kube_cache.proto proto/observe.proto
 
 docs: $(VENV)/.test
 	$(BIN)/python tools/reference.py

@@ -264,6 +264,7 @@ _FLAGS = {
     "dedupe": ("dedupe", "mode"),
     "agent_address": ("agent", "address"),
     "metrics_address": ("metrics", "address"),
+    "observe_address": ("observe", "address"),
     "sink": ("sinks",),
     "log_level": ("log_level",),
 }
@@ -427,6 +428,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     _add_schema_flag(parser)
     add("--metrics-address", metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz there")
+    add("--observe-address", metavar="HOST:PORT", help="serve flows over gRPC there, for observe")
     add("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
     _add_config_flag(parser)
 

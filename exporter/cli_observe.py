@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from exporter.batch.attributes import Side
     from exporter.batch.record import FlowRecord
     from exporter.observe import Wanted
+    from exporter.observe_remote import Server
 
 DONE, FAILED = 0, 1
 #: Name and value of a condition.
@@ -32,6 +33,7 @@ examples:
   flow-exporter observe -f --ip 10.0.0.0/8 --not --port 53
   flow-exporter observe --since 5m --protocol udp -o json | jq .flow.bytes
   flow-exporter observe --input-file flows.jsonl --from-ip 192.0.2.7
+  flow-exporter observe --server tls://node-1:4244 --tls-ca-cert-files ca.pem
 
 Conditions of one kind are alternatives, those of different kinds must all hold. --not turns the
 next one round. A name may end in *.
@@ -96,8 +98,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: compact on a terminal, else JSON lines")  # fmt: skip
     add("--schema", choices=("otel", "netobserv"), default="otel", help="keys of JSON records")
     add("--input-file", metavar="FILE", help="JSON lines in place of an agent; - is standard input")
-    add("--pid", type=int, help="of the agent, if several are running")
+    add_server(parser)
     add_conditions(parser)
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """Which agent; :func:`servers_of` takes what they give."""
+    add = parser.add_argument_group("agent").add_argument
+    add("--pid", type=int, help="of the agent, if several are running here")
+    add(
+        "--server",
+        action="append",
+        metavar="[tls://]HOST:PORT",
+        help="an agent elsewhere that serves its flows (run --observe-address); may be repeated",
+    )
+    add("--tls", action="store_true", help="TLS, also without tls:// before the address")
+    add(
+        "--tls-ca-cert-files",
+        action="append",
+        metavar="LIST",
+        help="PEM files of the authorities to trust; default: the system's",
+    )
+    add("--tls-client-cert-file", type=Path, metavar="FILE", help="PEM file of your certificate")
+    add("--tls-client-key-file", type=Path, metavar="FILE", help="PEM file of its key")
+    add("--tls-server-name", default="", metavar="NAME", help="that its certificate must have")
+
+
+def servers_of(parsed: argparse.Namespace) -> list[Server]:
+    """
+    Those that were named; none is the agent that runs here.
+
+    Raises:
+        ConfigError: If an address is none, or a file cannot be used.
+    """
+    if not parsed.server:
+        return []
+    from exporter.observe_remote import Server
+
+    lists = parsed.tls_ca_cert_files or ()
+    servers = [
+        Server(
+            address,
+            tls=parsed.tls,
+            authorities=tuple(Path(name) for names in lists for name in names.split(",")),
+            certificate=parsed.tls_client_cert_file,
+            key=parsed.tls_client_key_file,
+            name=parsed.tls_server_name,
+        )
+        for address in parsed.server
+    ]
+    for server in servers:
+        server.check()
+    return servers
 
 
 def add_conditions(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +184,7 @@ def run(parsed: argparse.Namespace) -> int:
     show = _printer(parsed)
     if parsed.input_file is not None:
         return show(_from_file(parsed.input_file, wanted))
-    return show(_from_agent(parsed.pid, wanted))
+    return show(_flows(_from_agents(parsed, wanted)))
 
 
 def _wanted(parsed: argparse.Namespace) -> Wanted:
@@ -155,16 +207,32 @@ def _wanted(parsed: argparse.Namespace) -> Wanted:
     )
 
 
-def _from_agent(pid: int | None, wanted: Wanted) -> Iterator[bytes]:
+def _from_agents(parsed: argparse.Namespace, wanted: Wanted) -> Iterator[bytes]:
+    """Lines of the one here, or of those that were named."""
+    servers = servers_of(parsed)
+    if servers:
+        from exporter.observe_remote import follow, recent
+
+        yield from (follow if wanted.follow else recent)(servers, wanted, _say)
+        return
     from exporter.status import find_agent, listen
 
-    with listen(find_agent(pid), f"/observe?{wanted.query()}") as lines:
-        for line in lines:
-            if line.startswith(b'{"notice"'):
-                missed = json.loads(line)["notice"]["missed"]
-                print(f"flow-exporter: too slow: {missed} flows not shown", file=sys.stderr)
-            elif line != b"\n":
-                yield line
+    with listen(find_agent(parsed.pid), f"/observe?{wanted.query()}") as lines:
+        yield from lines
+
+
+def _flows(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Those that are flows; what else is told goes to standard error."""
+    for line in lines:
+        if line.startswith(b'{"notice"'):
+            missed = json.loads(line)["notice"]["missed"]
+            _say(f"too slow: {missed} flows not shown")
+        elif line != b"\n":
+            yield line
+
+
+def _say(line: str) -> None:
+    print(f"flow-exporter: {line}", file=sys.stderr, flush=True)
 
 
 def _from_file(name: str, wanted: Wanted) -> Iterator[bytes]:

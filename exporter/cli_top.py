@@ -7,8 +7,8 @@ import os
 import re
 import select
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,10 @@ from exporter import cli_observe
 
 if TYPE_CHECKING:
     from exporter.status import Lines
-    from exporter.top import Conditions, Key, Model, Row, View
+    from exporter.top import Asked, Conditions, Key, Model, Row, View
+
+    #: How an agent is asked for what is looked at.
+    Agent = Callable[[Asked], AbstractContextManager[Lines]]
 
 DONE, FAILED = 0, 1
 ORDERS = ("bytes", "packets", "flows", "total")
@@ -51,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--by", choices=VIEWS, default="talkers", help="what traffic is summed by")
     add("--sort", choices=ORDERS, default="bytes", help="most of what comes first")
     add("--rounds", type=int, default=0, metavar="N", help="stop after N drains; default: never")
-    add("--pid", type=int, help="of the agent, if several are running")
+    cli_observe.add_server(parser)
     cli_observe.add_conditions(parser)
 
 
@@ -84,20 +87,39 @@ class Look:
 
 def run(parsed: argparse.Namespace) -> int:
     """The command. Returns its exit code."""
-    from exporter.status import find_agent
-
     look = Look(parsed.by, *cli_observe.conditions_of(parsed), order=parsed.sort)
-    session = _Session(find_agent(parsed.pid), look, parsed.rounds)
+    session = _Session(_agent(parsed), look, parsed.rounds)
     if sys.stdin.isatty() and sys.stdout.isatty():
         with _screen():
             return session.watch()
     return session.print()
 
 
+def _agent(parsed: argparse.Namespace) -> Agent:
+    """
+    How the one that is looked at is asked.
+
+    Raises:
+        ExporterError: If there is none, or there are several.
+    """
+    from exporter.errors import ConfigError
+    from exporter.status import find_agent, listen
+
+    servers = cli_observe.servers_of(parsed)
+    if len(servers) > 1:
+        raise ConfigError("top shows one agent: give one --server")
+    if servers:
+        from exporter.observe_remote import summed
+
+        return lambda asked: summed(servers[0], asked)
+    path = find_agent(parsed.pid)
+    return lambda asked: listen(path, f"/top?{asked.query()}")
+
+
 class _Session:
     """One agent, looked at until somebody leaves."""
 
-    def __init__(self, agent: Any, look: Look, rounds: int) -> None:
+    def __init__(self, agent: Agent, look: Look, rounds: int) -> None:
         from exporter.top import Model
 
         self._agent = agent
@@ -160,12 +182,11 @@ class _Session:
     @contextmanager
     def _stream(self) -> Iterator[Lines]:
         from exporter.observe import Wanted
-        from exporter.status import listen
         from exporter.top import Asked
 
         look = self._look
         wanted = Wanted(tuple(look.conditions), tuple(look.excluded), follow=True)
-        with listen(self._agent, f"/top?{Asked(look.view, wanted).query()}") as lines:
+        with self._agent(Asked(look.view, wanted)) as lines:
             yield lines
 
     def _draw(self) -> None:

@@ -28,6 +28,7 @@ from pydantic import (
 
 from exporter import netobserv
 from exporter.capture.config import CaptureConfig
+from exporter.credentials import ServerTlsConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.known import by_name
@@ -36,7 +37,7 @@ from exporter.enrich.table import attributes_of
 from exporter.errors import ConfigError
 from exporter.exclude.config import ExclusionConfig
 from exporter.fanout.config import SpoolConfig
-from exporter.quantities import Seconds, split_host_port
+from exporter.quantities import Seconds, is_loopback, split_host_port
 from exporter.sinks.encodings.series import ATTRIBUTES, check_attributes
 from exporter.sinks.otlp.config import OtlpConfig
 from exporter.sinks.prometheus.config import PrometheusConfig
@@ -89,12 +90,43 @@ class MetricsConfig(BaseModel):
         return split_host_port(self.address)
 
 
+class ObserveConfig(BaseModel):
+    """
+    The ``observe`` section: flows for ``observe`` and ``top`` from elsewhere, over gRPC.
+
+    Args:
+        address: ``host:port``; empty for none.
+        tls: Needed beyond loopback.
+        plaintext: Serve without TLS beyond loopback all the same.
+        clients: Who may look at once; the next is refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str = ""
+    tls: ServerTlsConfig | None = None
+    plaintext: bool = False
+    clients: int = Field(8, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _is_private(self) -> ObserveConfig:
+        if not self.address:
+            return self
+        host, _ = split_host_port(self.address)
+        if self.tls is None and not (self.plaintext or is_loopback(host)):
+            raise ValueError(
+                f"{self.address} is not loopback: give tls.certificate and tls.key, or say "
+                "plaintext: true if whoever reaches it may see all flows"
+            )
+        return self
+
+
 class Config(BaseModel):
     """
     Everything.
 
     Args:
-        capture, dedupe, enrich, exclude, agent, metrics: See there.
+        capture, dedupe, enrich, exclude, agent, metrics, observe: See there.
         sinks: Destinations; standard output if there is none.
         spool: Where batches wait on disk for all of them.
         log_level: Of the log on standard error.
@@ -109,6 +141,7 @@ class Config(BaseModel):
     exclude: tuple[ExclusionConfig, ...] = Field((), max_length=64)
     agent: AgentConfig = AgentConfig()
     metrics: MetricsConfig = MetricsConfig()
+    observe: ObserveConfig = ObserveConfig()
     sinks: tuple[SinkConfig, ...] = (StdoutConfig(),)
     spool: SpoolConfig = SpoolConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

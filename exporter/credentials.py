@@ -66,6 +66,49 @@ class TlsConfig(BaseModel):
         return context
 
 
+class ServerTlsConfig(BaseModel):
+    """
+    TLS of what the agent serves.
+
+    Args:
+        certificate: PEM file of the server's chain.
+        key: PEM file of its key.
+        client_ca: PEM file of the authorities of which a client must have a certificate, for mutual
+            TLS; absent is anybody.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that it names."""
+        some = (self.certificate, self.key, self.client_ca)
+        return tuple(path for path in some if path is not None)
+
+    def read(self) -> tuple[bytes, bytes, bytes | None]:
+        """
+        The certificate, its key and the clients' authorities, which can be used.
+
+        Raises:
+            ConfigError: If a file cannot be read, or is not what it should be. Never has its
+                contents.
+        """
+        authorities = None if self.client_ca is None else read(self.client_ca)
+        found = read(self.certificate), read(self.key), authorities
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+            if self.client_ca is not None:
+                context.load_verify_locations(self.client_ca)
+        except (ssl.SSLError, OSError) as err:
+            names = ", ".join(str(path) for path in self.files())
+            raise ConfigError(f"cannot use the certificates in {names}: {err}") from err
+        return found
+
+
 class Watched:
     """
     Files that somebody else replaces: tells once for each change.

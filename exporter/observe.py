@@ -26,7 +26,12 @@ from exporter.sinks.encodings.jsonl import SHAPES, encode
 
 #: Seconds between empty lines, by which it is found out that nobody reads any more.
 _ALIVE = 1.0
+#: Each costs the agent time for every flow.
+_CONDITIONS = 100
+#: Flows that are made lines of at once: a drain may have a million, of 600 octets each and more.
+_PART = 8192
 _NOT = "not-"
+_U64 = (1 << 64) - 1
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?")
 _SECOND = 1_000_000_000
 
@@ -44,6 +49,9 @@ class Wanted:
         first: Stop after so many flows; 0 for never.
         follow: Go on with what comes from now on.
         schema: Of the JSON records.
+
+    Raises:
+        ConfigError: If there is no such schema, or too much is asked for.
     """
 
     conditions: tuple[tuple[str, str], ...] = ()
@@ -54,6 +62,12 @@ class Wanted:
     first: int = 0
     follow: bool = False
     schema: str = "otel"
+
+    def __post_init__(self) -> None:
+        if self.schema not in SHAPES:
+            raise ConfigError(f"there is no schema {self.schema}: use one of {', '.join(SHAPES)}")
+        if len(self.conditions) + len(self.excluded) > _CONDITIONS:
+            raise ConfigError(f"more than {_CONDITIONS} conditions: a network says many addresses")
 
     def query(self) -> str:
         """As the query of a URL."""
@@ -86,8 +100,6 @@ class Wanted:
                 excluded.append((name.removeprefix(_NOT), text))
             else:
                 conditions.append((name, text))
-        if schema not in SHAPES:
-            raise ConfigError(f"there is no schema {schema}: use one of {', '.join(SHAPES)}")
         return cls(
             tuple(conditions), tuple(excluded),
             since_ns=numbers.get("since_ns", 0), until_ns=numbers.get("until_ns", 0),
@@ -156,28 +168,32 @@ class Chosen:
         return batch
 
 
-def observed(tap: Tap, query: str) -> Generator[bytes]:
+def observed(tap: Tap, wanted: Wanted) -> Generator[bytes]:
     """
-    What the agent answers: JSON lines.
+    What the agent answers: JSON lines, some at a time.
 
     Raises:
-        ConfigError: If the query asks for what there is not; at once.
+        ConfigError: If it asks for what there is not; at once.
     """
-    wanted = Wanted.of_query(query)
     return _lines(tap, wanted, Chosen(wanted))
 
 
 def _lines(tap: Tap, wanted: Wanted, chosen: Chosen) -> Generator[bytes]:
     shape = SHAPES[wanted.schema]
+
+    def told(batch: FlowBatch) -> Generator[bytes]:
+        for first in range(0, len(batch), _PART):
+            yield encode(batch.take(slice(first, first + _PART)), shape)
+
     with tap.watch() as watcher:
         for batch in chosen.recent(watcher.recent):
-            yield encode(batch, shape)
+            yield from told(batch)
         if wanted.follow:
-            yield from follow(watcher, chosen, lambda batch: encode(batch, shape))
+            yield from follow(watcher, chosen, told)
 
 
 def follow(
-    watcher: Watcher, chosen: Chosen, tell: Callable[[FlowBatch], bytes]
+    watcher: Watcher, chosen: Chosen, tell: Callable[[FlowBatch], Iterable[bytes]]
 ) -> Generator[bytes]:
     """
     Lines for what comes, until all that was asked for has come or nothing more will.
@@ -185,13 +201,15 @@ def follow(
     Args:
         watcher: Of whom the batches are.
         chosen: Which rows of them.
-        tell: What is said of some rows: whole lines, or nothing.
+        tell: What is said of some rows: whole lines.
     """
     while not (chosen.done or watcher.closed):
         batch = watcher.take(_ALIVE)
         if missed := watcher.missed():
             yield orjson.dumps({"notice": {"missed": missed}}) + b"\n"
-        yield (batch is not None and tell(chosen.of(batch))) or b"\n"
+        if batch is not None:
+            yield from tell(chosen.of(batch))
+        yield b"\n"
 
 
 def _last(batches: Sequence[FlowBatch], rows: int) -> list[FlowBatch]:
@@ -207,7 +225,7 @@ def _last(batches: Sequence[FlowBatch], rows: int) -> list[FlowBatch]:
 def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ConfigError(f"{name}: {text} is no number")
-    return int(text)
+    return min(int(text), _U64)
 
 
 def moment_ns(text: str) -> int:

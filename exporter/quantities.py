@@ -5,6 +5,7 @@ Notations of the command line and the file: durations ``5s``, sizes ``64MiB``, l
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Any
 
@@ -84,3 +85,11 @@ def split_host_port(text: str) -> tuple[str, int]:
 def join_host_port(host: str, port: str | int) -> str:
     """The other way round: an IPv6 address is put into brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this host reaches it: an address of loopback, or ``localhost``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -16,21 +16,24 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from exporter.batch.batch import FlowEndReason
 from exporter.config import Config
 from exporter.credentials import Watched
 from exporter.errors import ExporterError, SinkError
-from exporter.observe import observed
+from exporter.observe import Wanted, observed
 from exporter.pipeline import Pipeline
 from exporter.sinks.otlp.telemetry import TelemetryExporter
 from exporter.sinks.stdout.deliver import DescriptorWriter
 from exporter.status import RUN_DIRECTORY, Answer, StatusServer, as_json, text
 from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition, printable
-from exporter.top import summed
+from exporter.top import Asked, summed
+
+if TYPE_CHECKING:
+    from exporter.observe_server import ObserveServer
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +88,12 @@ class Service:
             "/ledger": self._ledger,
         }
         tap = self.pipeline.tap
-        streams = {"/observe": partial(observed, tap), "/top": partial(summed, tap)}
+        streams = {
+            "/observe": lambda query: observed(tap, Wanted.of_query(query)),
+            "/top": lambda query: summed(tap, Asked.of_query(query)),
+        }
         self._servers = (StatusServer(routes), StatusServer(routes, streams))
+        self._observe_server = self._make_observe_server()
         self._telemetry = self._make_telemetry()
 
     def run(self) -> int:
@@ -118,6 +125,8 @@ class Service:
         finally:
             for server in self._servers:
                 server.close()
+            if self._observe_server is not None:
+                self._observe_server.close()
             for number, handler in handlers:
                 signal.signal(number, handler)
         return self._summary()
@@ -196,10 +205,20 @@ class Service:
         own = Metrics(self.pipeline.reading)
         return TelemetryExporter(wanted.otlp, wanted.otlp_interval, own)
 
+    def _make_observe_server(self) -> ObserveServer | None:
+        if not self._config.observe.address:
+            return None
+        # Imported here: gRPC and its messages, which only those agents need that are asked.
+        from exporter.observe_server import ObserveServer
+
+        return ObserveServer(self._config.observe, self.pipeline.tap)
+
     def _start_servers(self) -> None:
         metrics, control = self._servers
         if self._config.metrics.address:
             metrics.listen(*self._config.metrics.host_port())
+        if self._observe_server is not None:
+            self._observe_server.listen()
         try:
             control.listen_unix(RUN_DIRECTORY / f"{os.getpid()}.sock")
         except OSError as err:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
+import io
 import json
 import logging
 import os
@@ -221,7 +222,7 @@ def ask(path: Path, route: str) -> bytes:
 class Lines:
     """Lines of a stream as they come. ``fileno`` can be waited for before :meth:`some`."""
 
-    def __init__(self, response: http.client.HTTPResponse) -> None:
+    def __init__(self, response: io.BufferedIOBase) -> None:
         self._response = response
         self._rest = b""
 

@@ -108,10 +108,17 @@ class Asked:
     Args:
         view: Name out of :data:`VIEWS`.
         wanted: Which flows.
+
+    Raises:
+        ConfigError: If there is no such view.
     """
 
     view: str
     wanted: Wanted
+
+    def __post_init__(self) -> None:
+        if self.view not in VIEWS:
+            raise ConfigError(f"there is no view {self.view}: use one of {', '.join(VIEWS)}")
 
     def query(self) -> str:
         """As the query of a URL."""
@@ -122,8 +129,6 @@ class Asked:
         """Out of :meth:`query`. Raises ConfigError."""
         pairs = parse_qsl(query, keep_blank_values=True)
         view = next((text for name, text in pairs if name == "view"), "talkers")
-        if view not in VIEWS:
-            raise ConfigError(f"there is no view {view}: use one of {', '.join(VIEWS)}")
         rest = urlencode([pair for pair in pairs if pair[0] != "view"])
         return cls(view, Wanted.of_query(rest))
 
@@ -207,21 +212,20 @@ class Summary:
         return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def summed(tap: Tap, query: str) -> Generator[bytes]:
+def summed(tap: Tap, asked: Asked) -> Generator[bytes]:
     """
     What the agent answers: a JSON line after each drain, from now on.
 
     Raises:
-        ConfigError: If the query asks for what there is not; at once.
+        ConfigError: If it asks for what there is not; at once.
     """
-    asked = Asked.of_query(query)
     return _lines(tap, asked, Chosen(asked.wanted))
 
 
 def _lines(tap: Tap, asked: Asked, chosen: Chosen) -> Generator[bytes]:
     summary = Summary(VIEWS[asked.view])
     with tap.watch() as watcher:
-        yield from follow(watcher, chosen, summary.add)
+        yield from follow(watcher, chosen, lambda batch: (summary.add(batch),))
 
 
 @dataclass

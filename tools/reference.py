@@ -21,8 +21,8 @@ from pydantic_core import PydanticUndefined
 from exporter.batch.attributes import SIDES, EndAttribute
 from exporter.batch.schema import COLUMNS
 from exporter.capture.config import CaptureConfig
-from exporter.config import ENV_PREFIX, Config, MetricsConfig
-from exporter.credentials import TlsConfig
+from exporter.config import ENV_PREFIX, Config, MetricsConfig, ObserveConfig
+from exporter.credentials import ServerTlsConfig, TlsConfig
 from exporter.dedupe.config import DedupeConfig
 from exporter.enrich.cloud.config import CloudConfig
 from exporter.enrich.config import EnrichConfig
@@ -66,6 +66,8 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("agent", "agent.", AgentConfig),
     ("agent.cloud", "agent.cloud.", CloudConfig),
     ("metrics", "metrics.", MetricsConfig),
+    ("observe", "observe.", ObserveConfig),
+    ("observe.tls", "observe.tls.", ServerTlsConfig),
     ("sinks[]: all types", "", DeliveryConfig),
     *((f"sinks[]: type {c.model_fields['type'].default}", "", c) for c in CONFIGS),
     ("sinks[].metrics (otlp)", "metrics.", FlowMetricsConfig),

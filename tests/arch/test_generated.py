@@ -67,7 +67,7 @@ def test_types_are_declared_in_the_headers() -> None:
     "name",
     [
         f"{name}_pb2.{kind}"
-        for name in ("flow", "cel_checked", "kube_cache")
+        for name in ("flow", "cel_checked", "kube_cache", "observe")
         for kind in ("py", "pyi")
     ],
 )

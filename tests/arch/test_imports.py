@@ -44,6 +44,8 @@ COMPOSITION = (
     "consume",
     "doctor",
     "observe",
+    "observe_remote",
+    "observe_server",
     "pipeline",
     "reload",
     "service",
