@@ -66,6 +66,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
         "enrich",
         "_pb",
     ): "checked expressions and what the shared cache of a cluster says are messages",
+    ("observe_remote", "_pb"): "what is asked of an agent elsewhere is a message",
+    ("observe_server", "_pb"): "and so is what it answers",
 }
 
 

@@ -46,9 +46,12 @@ class Syncer:
             self._thread = None
 
     def _run(self) -> None:
-        while not self._stopped.is_set():
+        last = False
+        while not last:
             self._written.wait()
             self._written.clear()
+            # Before the call: what is written while it goes on needs another one.
+            last = self._stopped.is_set()
             self._sync()
             if self._interval:
                 self._stopped.wait(self._interval)

@@ -6,7 +6,9 @@ import dataclasses
 import errno
 import logging
 import os
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,9 @@ from exporter.fanout.spool.age import AgeClock, Stamp
 from exporter.fanout.spool.layout import OWN, Layout
 from exporter.fanout.spool.segment import Segment
 from exporter.fanout.spool.spool import Spool
+from exporter.fanout.spool.sync import Syncer
 from exporter.testing import Row, make_batch
+from tests.patience import LONGEST, wait_until
 from tests.unit.fanout.spool.test_machine import numbered, totals_of
 
 SECOND = 10**9
@@ -386,25 +390,55 @@ def test_a_sink_may_have_any_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("policy", ["never", "batch", 0.05])
 def test_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str | float) -> None:
     """Never, for each batch, or so often; at the end once more if it is configured at all."""
-    calls: list[int] = []
-    real = os.fdatasync
-
-    def fdatasync(fd: int) -> None:
-        calls.append(fd)
-        real(fd)
-
-    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    calls = watched_fsync(monkeypatch)
     queue = queue_in(tmp_path, fsync=policy)
     for n in range(3):
         put(queue, numbered(n, 1))
-        end = time.monotonic() + 10
-        while policy == "batch" and len(calls) <= n and time.monotonic() < end:
-            time.sleep(0.001)
+        if policy == "batch":
+            wait_until(lambda n=n: len(calls) > n, "the batch is synced")  # type: ignore[misc]
     queue.shut()
-    assert (
-        {"never": 0, "batch": 4, 0.05: 1}[policy] <= len(calls) <= (4 if policy == "batch" else 9)
-    )
-    assert bool(calls) == (policy != "never")
+    assert {"never": 0, "batch": 4, 0.05: 1}[policy] <= len(calls)
+    # Once for each batch and at the end: there is never more to sync.
+    assert len(calls) <= (0 if policy == "never" else 4)
+
+
+def test_fsync_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written while an fsync goes on has one of its own, also if that was the last."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(_fd: int) -> None:
+        began.set()
+        assert go_on.wait(LONGEST)
+
+    calls = watched_fsync(monkeypatch, slow)
+    file = (tmp_path / "file").open("wb")
+    syncer = Syncer(0.0, lambda: os.dup(file.fileno()))
+    syncer.start()
+    syncer.written()
+    assert began.wait(LONGEST)
+    syncer.written()
+    stop = threading.Thread(target=syncer.stop)
+    stop.start()
+    wait_until(syncer._stopped.is_set, "it is told to end")
+    assert calls == []
+    go_on.set()
+    stop.join(LONGEST)
+    file.close()
+    assert len(calls) == 2
+
+
+def watched_fsync(
+    monkeypatch: pytest.MonkeyPatch, instead: Callable[[int], None] = os.fdatasync
+) -> list[int]:
+    """Those that have ended."""
+    calls: list[int] = []
+
+    def fdatasync(fd: int) -> None:
+        instead(fd)
+        calls.append(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    return calls
 
 
 def other_layout(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Layout:
