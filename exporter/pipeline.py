@@ -234,7 +234,7 @@ class Pipeline:
             dedupe_flows=len(self._deduper.window),
             dedupe_evictions=self._deduper.window.evictions,
             enrichers={
-                name: Enricher(reading.seconds, **vars(reading.state))
+                name: Enricher(reading.seconds, **vars(reading.state), errors=reading.errors)
                 for name, reading in self.enrichment.readings().items()
             },
             sink_retries={worker.sink.name: worker.retries for worker in workers},

@@ -22,7 +22,7 @@ EXPOSITION_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True)
 class Enricher:
-    """One enricher: ``enrich.base.State`` says what each number is."""
+    """One enricher: ``enrich.base`` says what each number is."""
 
     seconds: float
     problem: str
@@ -31,6 +31,7 @@ class Enricher:
     evictions: int
     entries: int
     events: Mapping[str, int] = field(default_factory=dict)
+    errors: int = 0
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,7 @@ def _enrichers(enrichers: Mapping[str, Enricher]) -> Iterator[Any]:
         ("hits", "Questions that an enricher answered from memory.", "hits"),
         ("misses", "Questions that it had to ask elsewhere, or could not answer.", "misses"),
         ("evictions", "What it forgot for want of room.", "evictions"),
+        ("errors", "Batches that it added nothing to because of a mistake in it.", "errors"),
     ):
         yield _counter(
             f"enrich_{name}",

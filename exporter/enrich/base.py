@@ -52,10 +52,12 @@ class Reading:
     Args:
         state: As it says.
         seconds: Spent in it since the start, on the thread that drains.
+        errors: Batches that it added nothing to because of a mistake in it.
     """
 
     state: State
     seconds: float
+    errors: int = 0
 
 
 class Lifecycle(Protocol):

@@ -12,6 +12,7 @@ from exporter.batch.attributes import SIDES, Attribute, Entities, Side
 from exporter.batch.batch import U4, FlowBatch
 from exporter.batch.group import distinct
 from exporter.enrich.base import Addresses, AddressSource, Found, Reading, State
+from exporter.enrich.guard import Guard
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class EndEnricher:
         self._sources = sources
         self._seconds = dict.fromkeys((source.name for source in sources), 0.0)
         self._finding = 0.0
+        self._guard = Guard()
         self.attributes: tuple[Attribute, ...] = tuple(
             one for some in self.groups() for one in some
         )
@@ -86,7 +88,9 @@ class EndEnricher:
         """Of each source, and of finding the distinct addresses."""
         own = {self.name: Reading(State(), self._finding)}
         return own | {
-            source.name: Reading(source.state(), self._seconds[source.name])
+            source.name: self._guard.reading(
+                source.name, source.state(), self._seconds[source.name]
+            )
             for source in self._sources
         }
 
@@ -100,11 +104,16 @@ class EndEnricher:
         entities = list(batch.entities)
         for source in self._sources:
             begun = time.monotonic()
-            found = source.look_up(ends.addresses)
-            if found.timed is not None or found.numbers.any():
-                entities += _spread(found, ends, batch)
+            entities += self._guard.call(source.name, [], _asked, source, ends, batch)
             self._seconds[source.name] += time.monotonic() - begun
         return replace(batch, entities=tuple(entities))
+
+
+def _asked(source: AddressSource, ends: Ends, batch: FlowBatch) -> list[Entities]:
+    """What one source knows of a batch."""
+    found = source.look_up(ends.addresses)
+    known = found.timed is not None or found.numbers.any()
+    return _spread(found, ends, batch) if known else []
 
 
 def _spread(found: Found, ends: Ends, batch: FlowBatch) -> list[Entities]:

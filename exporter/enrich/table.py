@@ -18,6 +18,8 @@ from exporter.capture.owners import OwnerReader
 from exporter.enrich.base import AddressSource, Enricher, Reading
 from exporter.enrich.config import EnrichConfig
 from exporter.enrich.ends import EndEnricher
+from exporter.enrich.guard import Guard
+from exporter.enrich.guard import apply as guarded
 from exporter.enrich.identity.config import IdentityConfig
 from exporter.enrich.interfaces import InterfaceNames
 from exporter.enrich.labels import Labels
@@ -146,6 +148,7 @@ class Enrichment:
         self._enrichers = tuple(enrichers)
         self._seconds = dict.fromkeys((one.name for one in enrichers), 0.0)
         self._opened: list[Enricher] = []
+        self._guard = Guard()
         _check(self._enrichers)
 
     def open(self) -> None:
@@ -182,10 +185,10 @@ class Enrichment:
             self._opened.pop().close()
 
     def apply(self, batch: FlowBatch) -> FlowBatch:
-        """The batch with everything added; the same rows in the same order."""
+        """The batch with everything added; the same rows in the same order, whatever happens."""
         for enricher in self._enrichers:
             begun = time.monotonic()
-            batch = enricher.apply(batch)
+            batch = self._guard.call(enricher.name, batch, guarded, enricher.apply, batch)
             self._seconds[enricher.name] += time.monotonic() - begun
         return batch
 
@@ -193,10 +196,12 @@ class Enrichment:
         """By name; sources of one enricher each have their own."""
         found: dict[str, Reading] = {}
         for enricher in self._enrichers:
+            name = enricher.name
             if isinstance(enricher, EndEnricher):
                 found |= enricher.readings()
             else:
-                found[enricher.name] = Reading(enricher.state(), self._seconds[enricher.name])
+                found[name] = Reading(enricher.state(), self._seconds[name])
+            found[name] = self._guard.reading(name, found[name].state, found[name].seconds)
         return found
 
 

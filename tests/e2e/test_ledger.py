@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -176,6 +177,44 @@ def test_stopped_under_traffic(network: Network, tmp_path: Path) -> None:
     finally:
         sender.kill()
         sender.communicate()
+
+
+#: An agent one of whose enrichers cannot do its work.
+_MISTAKEN = """
+import sys
+from exporter.cli import main
+from exporter.enrich.interfaces import InterfaceNames
+
+def apply(self, batch):
+    raise KeyError("no such thing")
+
+InterfaceNames.apply = apply
+sys.exit(main())
+"""
+
+
+def test_a_mistake_in_an_enricher(network: Network, tmp_path: Path) -> None:
+    """Every row is published and accounted for; it is said once, counted, and /readyz has it."""
+    one, other = pair(network)
+    with Agent(one.netns, tmp_path, "--interfaces", one.device, "--drain-interval", "0.2s",
+               "--metrics-address", "127.0.0.1:9401", "--sink", "stdout",
+               program=(sys.executable, "-c", _MISTAKEN)) as agent:  # fmt: skip
+        connect(one, other, ADDRESSES)
+        traffic.run(one.netns, "udp", "--host", V4[1], "--count", 500, "--flows", 50,
+                    "--size", 64, "--first_port", 10_000)  # fmt: skip
+        wait_until(lambda: agent.drains() > 2, "it goes on")
+        ledger = agent.wait_drained()
+        metrics = agent.metrics()
+        ready = agent._fetch("/readyz")
+        assert agent.stop() == 0, agent.log
+    assert ledger["closes"]
+    sent = [r for r in agent.records() if r["network"]["transport"] == "udp"]
+    assert sum(record["flow"]["packets"] for record in sent) == 500
+    assert metrics['flow_exporter_enrich_errors_total{enricher="interfaces"}'] >= 2
+    assert metrics['flow_exporter_enrich_healthy{enricher="interfaces"}'] == 0
+    assert "enricher interfaces: KeyError: 'no such thing'\n" in ready
+    assert agent.log.count("a mistake in it") == 1
+    assert "Traceback" not in agent.log
 
 
 def test_clsact_filters_leave_nothing_behind(network: Network, tmp_path: Path) -> None:
