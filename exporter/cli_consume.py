@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from exporter.cli_observe import add_conditions
+
 #: What flows can be summed by.
 SUM_BY = (
     "source",
@@ -25,28 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--from-beginning", action="store_true", help="all of it; default: what comes from now on")
     add("--until-end", action="store_true", help="stop at what is there now")
     add("--idle", metavar="TIME", help="stop when nothing has come for so long")
-    add("--count", type=int, metavar="N", help="stop after N flows that the filters let pass")
-    for name, what in (
-        ("ip", "either end"),
-        ("from-ip", "the source"),
-        ("to-ip", "the destination"),
-    ):
-        add(f"--{name}", metavar="CIDR", help=f"flows with {what} in it")
-    for name, what in (
-        ("port", "either"),
-        ("from-port", "the source"),
-        ("to-port", "the destination"),
-    ):
-        add(f"--{name}", type=int, metavar="N", help=f"flows with {what} port N")
-    add("--protocol", metavar="NAME", help="tcp, udp, icmp, ... or a number")
-    add("--interface", metavar="NAME", help="flows seen at it")
-    add(
-        "--where",
-        action="append",
-        metavar="NAME=VALUE",
-        help="flows of which enrichment says so, as source.k8s.namespace.name=default; may be "
-        "repeated; without VALUE, those of which it is not known",
-    )
+    add("--count", "--first", type=int, metavar="N", help="stop after N flows that are chosen")
+    add("--since", metavar="TIME", help="flows that ended since: 30s ago, or 2026-01-31T12:00:00Z")
+    add("--until", metavar="TIME", help="flows that ended before")
     add(
         "--sum",
         metavar="LIST",
@@ -66,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sasl-mechanism", default="SCRAM-SHA-512", help="default: SCRAM-SHA-512")
     add("--sasl-username", metavar="NAME", help="authenticate as NAME")
     add("--sasl-password-file", type=Path, metavar="FILE", help="the file that holds the password")
+    add_conditions(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:

@@ -49,11 +49,16 @@ CONDITIONS = (
     ("workload", "[NAMESPACE/]NAME", "of this workload", True),
     ("node-name", "NAME", "on this node", True),
     ("fqdn", "NAME", "known by this DNS name", True),
+    ("label", "KEY[=VALUE]", "with this Kubernetes label", True),
     ("protocol", "NAME", "of this protocol", False),
     ("ip-version", "4|6", "of this IP version", False),
     ("interface", "NAME", "seen at this interface", False),
+    ("traffic-direction", "ingress|egress", "counted in this direction", False),
     ("tcp-flags", "LIST", "TCP with all of these flags", False),
+    ("where", "NAME=VALUE", "of which this is said; without VALUE: nothing", False),
 )
+#: Other names, as ``hubble observe`` has them.
+_SHORT = {"namespace": "-n", "label": "-l"}
 
 
 class _Condition(argparse.Action):
@@ -68,7 +73,8 @@ class _Condition(argparse.Action):
     ) -> None:
         turned = getattr(namespace, "turned", False)
         name = "excluded" if turned else "conditions"
-        pair = (self.dest.replace("_", "-"), str(values))
+        text = str(values) if self.const is None else self.const
+        pair = (self.dest.replace("_", "-"), text)
         setattr(namespace, name, [*(getattr(namespace, name, None) or []), pair])
         namespace.turned = False
 
@@ -154,14 +160,20 @@ def servers_of(parsed: argparse.Namespace) -> list[Server]:
 
 def add_conditions(parser: argparse.ArgumentParser) -> None:
     """Add those of flows; :func:`conditions_of` takes what they give."""
-    conditions = parser.add_argument_group("conditions")
-    conditions.add_argument("--not", action=_Not, nargs=0, help="turn the next condition round")
+    add = parser.add_argument_group("conditions").add_argument
+    add("--not", action=_Not, nargs=0, help="turn the next condition round")
     for name, value, meaning, of_end in CONDITIONS:
         ends = (("", "either end is "), ("from-", "the source is "), ("to-", "the destination is "))
         for prefix, which in ends if of_end else (("", ""),):
-            conditions.add_argument(
-                f"--{prefix}{name}", action=_Condition, metavar=value, help=f"{which}{meaning}"
-            )
+            names = [f"--{prefix}{name}"] if prefix else [*_short(name), f"--{name}"]
+            add(*names, action=_Condition, metavar=value, help=f"{which}{meaning}")
+    for version in "46":
+        add(f"-{version}", f"--ipv{version}", action=_Condition, nargs=0, const=version,
+            dest="ip_version", help=f"IPv{version}")  # fmt: skip
+
+
+def _short(name: str) -> list[str]:
+    return [_SHORT[name]] if name in _SHORT else []
 
 
 def conditions_of(parsed: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
@@ -169,13 +181,24 @@ def conditions_of(parsed: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     Those that flows are asked for by, and those that they are left out by.
 
     Raises:
-        ConfigError: If ``--not`` is the last of them.
+        ConfigError: If ``--not`` is the last of them, or a name that is asked for is none.
     """
     from exporter.errors import ConfigError
 
     if getattr(parsed, "turned", False):
         raise ConfigError("--not comes before the condition that it turns round")
-    return getattr(parsed, "conditions", None) or [], getattr(parsed, "excluded", None) or []
+    conditions: list[Pair] = getattr(parsed, "conditions", None) or []
+    excluded: list[Pair] = getattr(parsed, "excluded", None) or []
+    given = [*conditions, *excluded]
+    # Octets that are no UTF-8 are not, either.
+    if not all(text.isprintable() for _, text in given):
+        raise ConfigError("a condition's value must be text that can be printed")
+    if any(name == "where" for name, _ in given):
+        # Imported here: all enrichers, for what they can add.
+        from exporter.fields import check_conditions
+
+        check_conditions(given)
+    return conditions, excluded
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -237,9 +260,9 @@ def _say(line: str) -> None:
 
 def _from_file(name: str, wanted: Wanted) -> Iterator[bytes]:
     """Lines of a file that are asked for, as they stand there."""
-    from exporter.batch.assemble import assemble
     from exporter.decode import decode_json
     from exporter.errors import DecodeError
+    from exporter.fields import named
     from exporter.observe import Chosen
 
     chosen = Chosen(wanted)
@@ -251,10 +274,10 @@ def _from_file(name: str, wanted: Wanted) -> Iterator[bytes]:
             for line in lines:
                 number += 1
                 try:
-                    records.append(decode_json(line))
+                    records.append(named(decode_json(line)))
                 except DecodeError as err:
                     raise DecodeError(f"{name}, line {number}: {err}") from None
-            rows = chosen.rows(assemble(records))
+            rows = chosen.rows(records)
             kept = [*kept, *(lines[row] for row in rows)]
             if wanted.last is None:
                 yield from kept

@@ -8,24 +8,24 @@ first octet. Reads as nobody: no group, no committed offset, nothing changes for
 from __future__ import annotations
 
 import argparse
-import difflib
-import ipaddress
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from exporter.batch.protocols import PROTOCOLS, protocol_name
+from exporter.batch.protocols import protocol_name
 from exporter.batch.record import FlowRecord
+from exporter.cli_observe import conditions_of
 from exporter.credentials import TlsConfig
 from exporter.decode import decode
-from exporter.enrich.known import by_any_name, recognised
 from exporter.errors import ConfigError, DecodeError, ExporterError
 from exporter.fanout.config import RetryConfig
+from exporter.fields import checked, field, named
+from exporter.observe import Chosen, Wanted, moment_ns
 from exporter.quantities import duration
 from exporter.sinks.encodings.jsonl import SHAPES
 from exporter.sinks.kafka.config import KafkaConfig, SaslConfig
@@ -36,17 +36,6 @@ DONE, FAILED = 0, 1
 _RETRY = RetryConfig(timeout=3)
 #: How soon an idle topic is looked at again, in seconds.
 _LOOK = 0.2
-
-#: What flows can be summed by.
-FIELDS: dict[str, Callable[[FlowRecord], str]] = {
-    "source": lambda r: r.source,
-    "destination": lambda r: r.destination,
-    "source_port": lambda r: str(r.source_port),
-    "destination_port": lambda r: str(r.destination_port),
-    "protocol": lambda r: protocol_name(r.ip_protocol),
-    "interface": lambda r: r.interface,
-    "agent": lambda r: r.agent_ip,
-}
 
 
 @dataclass
@@ -69,10 +58,10 @@ class Account:
 def run(parsed: argparse.Namespace) -> int:
     """Read until told to stop. Returns the exit code: 1 if a message could not be read."""
     fields = _fields(parsed.sum)
-    values = [_field(field) for field in fields]
+    values = [field(name) for name in fields]
     account, sums = Account(), dict[tuple[str, ...], Account]()
-    shown = Shown(parsed)
-    with closing(_flows(parsed, account)) as flows, suppress(KeyboardInterrupt):
+    shown, chosen = Shown(parsed), Chosen(_wanted(parsed))
+    with closing(_flows(parsed, account, chosen)) as flows, suppress(KeyboardInterrupt):
         for record in flows:
             account.add(record)
             if fields:
@@ -80,8 +69,6 @@ def run(parsed: argparse.Namespace) -> int:
                 sums.setdefault(key, Account()).add(record)
             else:
                 shown.flow(record)
-            if account.flows == parsed.count:
-                break
     for key, sum_ in sorted(sums.items(), key=lambda item: -item[1].octets):
         shown.sum(fields, key, sum_)
     print(
@@ -92,16 +79,17 @@ def run(parsed: argparse.Namespace) -> int:
     return FAILED if account.unreadable else DONE
 
 
-def _flows(parsed: argparse.Namespace, account: Account) -> Generator[FlowRecord]:
-    """What the filters let pass; the rest is counted."""
-    wanted = _filter(parsed)
-    with closing(_values(parsed)) as values:
-        for value in values:
-            for record in _records(value, account):
-                if wanted(record):
-                    yield record
-                else:
-                    account.filtered += 1
+def _flows(parsed: argparse.Namespace, account: Account, chosen: Chosen) -> Generator[FlowRecord]:
+    """What the conditions let pass; the rest, as far as it was looked at, is counted."""
+    with closing(_values(parsed)) as polled:
+        for values in polled:
+            some = [record for value in values for record in _records(value, account)]
+            rows = chosen.rows(some)
+            looked_at = rows[-1] + 1 if rows and chosen.done else len(some)
+            account.filtered += looked_at - len(rows)
+            yield from (some[row] for row in rows)
+            if chosen.done:
+                return
 
 
 class Shown:
@@ -153,99 +141,22 @@ def _records(value: bytes | None, account: Account) -> list[FlowRecord]:
         if account.unreadable == 1:
             print(f"flow-exporter: a message that is no flow record: {err}", file=sys.stderr)
         return []
-    return [
-        replace(record, metadata=recognised(record.metadata)) if record.metadata else record
-        for record in found
-    ]
+    return [named(record) for record in found]
 
 
-def _filter(parsed: argparse.Namespace) -> Callable[[FlowRecord], bool]:
-    tests: list[Callable[[FlowRecord], bool]] = []
-    for flag, ends in (
-        ("ip", ("source", "destination")),
-        ("from_ip", ("source",)),
-        ("to_ip", ("destination",)),
-    ):
-        if (text := getattr(parsed, flag)) is not None:
-            tests.append(_within(_network(text), ends))
-    for flag, ends in (
-        ("port", ("source_port", "destination_port")),
-        ("from_port", ("source_port",)),
-        ("to_port", ("destination_port",)),
-    ):
-        if (port := getattr(parsed, flag)) is not None:
-            tests.append(lambda r, port=port, ends=ends: port in [getattr(r, e) for e in ends])  # type: ignore[misc]
-    if parsed.protocol is not None:
-        number = _protocol(parsed.protocol)
-        tests.append(lambda r: r.ip_protocol == number)
-    if parsed.interface is not None:
-        tests.append(lambda r: any(point.name == parsed.interface for point in r.points))
-    tests += [_equal(text) for text in parsed.where or ()]
-    return lambda record: all(test(record) for test in tests)
-
-
-def _equal(text: str) -> Callable[[FlowRecord], bool]:
-    """``NAME=VALUE``; without a value, where nothing is known."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"--where {text}: write NAME=VALUE")
-    of = _field(_checked(name.strip(), "ask for"))
-    return lambda record: of(record) == value
-
-
-def _field(name: str) -> Callable[[FlowRecord], str]:
-    """A field, or something that enrichment added, by any of its names; empty if it is absent."""
-    if name in FIELDS:
-        return FIELDS[name]
-    name = name.removeprefix(".")
-
-    def value(record: FlowRecord) -> str:
-        for what, known in record.metadata.items():
-            if name in (what.otel, what.netobserv, what.name):
-                return str(known)
-        return ""
-
-    return value
-
-
-def _within(network: Any, ends: tuple[str, ...]) -> Callable[[FlowRecord], bool]:
-    return lambda r: any(ipaddress.ip_address(getattr(r, end)) in network for end in ends)
-
-
-def _network(text: str) -> Any:
-    try:
-        return ipaddress.ip_network(text, strict=False)
-    except ValueError as err:
-        raise ConfigError(f"{text} is no address or network: {err}") from None
-
-
-def _protocol(text: str) -> int:
-    if text.isascii() and text.isdigit():
-        return int(text)
-    for number, name in PROTOCOLS.items():
-        if name == text.lower():
-            return number
-    raise ConfigError(f"there is no protocol {text}: use a number")
+def _wanted(parsed: argparse.Namespace) -> Wanted:
+    conditions, excluded = conditions_of(parsed)
+    return Wanted(
+        tuple(conditions),
+        tuple(excluded),
+        since_ns=moment_ns(parsed.since) if parsed.since else 0,
+        until_ns=moment_ns(parsed.until) if parsed.until else 0,
+        first=parsed.count or 0,
+    )
 
 
 def _fields(text: str | None) -> list[str]:
-    return [_checked(word.strip(), "sum by") for word in (text or "").split(",") if word.strip()]
-
-
-def _checked(name: str, verb: str) -> str:
-    """
-    A name that there is, or a path, which may be a label of somebody's. With a dot before it, any
-    name is taken: a label in flat records has no other.
-    """
-    known = [*FIELDS, *by_any_name()]
-    if name in known or name.startswith("."):
-        return name
-    is_path = "." in name
-    near = difflib.get_close_matches(name, known, 1, cutoff=0.9 if is_path else 0.7)
-    if is_path and not near:
-        return name
-    advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(FIELDS)}, and paths"
-    raise ConfigError(f"cannot {verb} {name}: {advice}")
+    return [checked(word.strip(), "sum by") for word in (text or "").split(",") if word.strip()]
 
 
 def _settings(parsed: argparse.Namespace) -> dict[str, Any]:
@@ -274,8 +185,8 @@ def _settings(parsed: argparse.Namespace) -> dict[str, Any]:
     return connection(config)
 
 
-def _values(parsed: argparse.Namespace) -> Generator[bytes | None]:
-    """Values of messages, of all partitions, until told to stop."""
+def _values(parsed: argparse.Namespace) -> Generator[list[bytes | None]]:
+    """Values of messages, of all partitions, as they come, until told to stop."""
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 
@@ -297,11 +208,14 @@ def _values(parsed: argparse.Namespace) -> Generator[bytes | None]:
             heard = time.monotonic()
             while not (parsed.until_end and _at(consumer, ends)):
                 found = consumer.poll(int(_LOOK * 1000), max_records=10_000)
-                for place, messages in found.items():
+                if found:
                     heard = time.monotonic()
-                    for message in messages:
-                        if not parsed.until_end or message.offset < ends[place]:
-                            yield message.value
+                    yield [
+                        message.value
+                        for place, messages in found.items()
+                        for message in messages
+                        if not parsed.until_end or message.offset < ends[place]
+                    ]
                 if idle is not None and time.monotonic() - heard >= idle:
                     return
         finally:

@@ -17,8 +17,10 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 import orjson
 
+from exporter.batch.assemble import by_observer
 from exporter.batch.batch import FlowBatch
 from exporter.batch.match import Mask, Match
+from exporter.batch.record import FlowRecord
 from exporter.errors import ConfigError
 from exporter.fanout.tap import Tap, Watcher
 from exporter.quantities import duration
@@ -123,6 +125,8 @@ class Chosen:
         self._wanted = wanted
         self._match = Match(wanted.conditions, wanted.excluded)
         self._left = wanted.first or None
+        asked = (wanted.conditions, wanted.excluded, wanted.since_ns, wanted.until_ns)
+        self._takes_all = not any(asked)
 
     @property
     def done(self) -> bool:
@@ -140,9 +144,13 @@ class Chosen:
         """Of a batch that comes now."""
         return self._counted(self._rows(batch))
 
-    def rows(self, batch: FlowBatch) -> list[int]:
-        """The numbers of the rows that :meth:`of` would give."""
-        rows = np.flatnonzero(self._mask(batch))
+    def rows(self, some: Sequence[FlowRecord]) -> list[int]:
+        """Which of some records, of any observers: their numbers, as :meth:`of` has rows."""
+        mask = np.ones(len(some), np.bool_)
+        if not self._takes_all:
+            for places, batch in by_observer(some):
+                mask[places] = self._mask(batch)
+        rows = np.flatnonzero(mask)
         if self._left is not None:
             rows = rows[: self._left]
             self._left -= len(rows)

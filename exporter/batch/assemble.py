@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.abi.layout import FLOW_KEY
 from exporter.batch.attributes import Attribute, Entities, Value
@@ -82,6 +83,20 @@ def assemble(records: Sequence[FlowRecord]) -> FlowBatch:
         observer=Observer(records[0].agent_ip, records[0].agent_name) if records else Observer(),
         entities=_entities(records),
     )
+
+
+def by_observer(records: Sequence[FlowRecord]) -> Iterator[tuple[NDArray[np.int64], FlowBatch]]:
+    """
+    Records as a batch for each observer: the numbers of its rows, ascending, and the batch.
+
+    Args:
+        records: As :func:`assemble` takes them.
+    """
+    places: dict[tuple[str, str], list[int]] = {}
+    for number, record in enumerate(records):
+        places.setdefault((record.agent_ip, record.agent_name), []).append(number)
+    for numbers in places.values():
+        yield np.array(numbers, np.int64), assemble([records[number] for number in numbers])
 
 
 class _Places:

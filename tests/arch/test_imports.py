@@ -43,6 +43,7 @@ COMPOSITION = (
     "config",
     "consume",
     "doctor",
+    "fields",
     "observe",
     "observe_remote",
     "observe_server",

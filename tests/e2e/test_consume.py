@@ -17,7 +17,7 @@ from exporter.batch.attributes import Entities
 from exporter.batch.batch import FlowBatch
 from exporter.batch.record import FlowRecord, records
 from exporter.cli_consume import SUM_BY
-from exporter.consume import FIELDS
+from exporter.fields import FIELDS
 from tests.e2e.agent import PROGRAM
 from tests.e2e.broker import PASSWORD, USER, Broker
 from tests.e2e.test_kafka import config, running, some_flows
@@ -159,7 +159,7 @@ def test_over_tls_with_a_password(broker: Broker, tmp_path: Path) -> None:
         (["--ip", "10.0.0.0/33"], 2, "10.0.0.0/33 is no address or network"),
         (["--sum", "colour"], 2, "cannot sum by colour: there are source"),
         (["--sum", "protcol"], 2, "cannot sum by protcol: did you mean protocol?"),
-        (["--where", "labels.team"], 2, "--where labels.team: write NAME=VALUE"),
+        (["--where", "labels.team"], 2, "where labels.team: write NAME=VALUE"),
         (["--protocol", "foo"], 2, "no protocol foo"),
         (["--brokers", "127.0.0.1:1"], 1, "127.0.0.1:1: "),
         (["--sasl-username", "me"], 2, "password_file"),

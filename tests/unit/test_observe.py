@@ -18,6 +18,7 @@ from exporter import cli_observe
 from exporter.batch import match
 from exporter.batch.attributes import Entities
 from exporter.batch.batch import FlowBatch, Interface, Point
+from exporter.batch.record import records
 from exporter.errors import ConfigError
 from exporter.observe import Chosen, Wanted, moment_ns
 from exporter.sinks.encodings.jsonl import SHAPES, encode
@@ -46,6 +47,10 @@ def test_a_query_says_it_all(wanted: Wanted) -> None:
     [
         ("last=many", "last: many is no number"),
         ("schema=xml", "there is no schema xml: use one of otel, netobserv"),
+        (
+            "port=1&" * 60 + "not-port=2&" * 41,
+            "more than 100 conditions: a network says many addresses",
+        ),
     ],
 )
 def test_a_query_that_cannot_be(query: str, says: str) -> None:
@@ -79,7 +84,23 @@ def test_last_and_first() -> None:
 
 def test_since_and_until() -> None:
     """By the end of the flow: since is within, until is not."""
-    assert Chosen(Wanted(since_ns=3, until_ns=5)).rows(numbered(0, 9)) == [2, 3]
+    chosen = Chosen(Wanted(since_ns=3, until_ns=5))
+    assert chosen.of(numbered(0, 9)).src_port.tolist() == [2, 3]
+    assert chosen.rows(list(records(numbered(0, 9)))) == [2, 3]
+
+
+def test_records_of_several_observers() -> None:
+    """Chosen from as whole batches are, in order, as many as are wanted."""
+    some = [
+        replace(record, agent_ip=f"10.0.0.{number % 3}")
+        for number, record in enumerate(records(numbered(0, 9)))
+    ]
+    wanted = (("where", "agent=10.0.0.1"), ("where", "agent=10.0.0.2"))
+    assert Chosen(Wanted(wanted)).rows(some) == [1, 2, 4, 5, 7, 8]
+    chosen = Chosen(Wanted(wanted, first=3))
+    assert (chosen.rows(some), chosen.done) == ([1, 2, 4], True)
+    assert Chosen(Wanted()).rows(some) == list(range(9))
+    assert Chosen(Wanted()).rows([]) == []
 
 
 @pytest.mark.parametrize(

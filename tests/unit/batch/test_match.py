@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from exporter.batch.attributes import SIDES, EndAttribute, Entities
 from exporter.batch.batch import FlowBatch, Interface, Point
 from exporter.batch.match import KINDS, Match, names
+from exporter.batch.protocols import PROTOCOLS
 from exporter.batch.record import WITH_PORTS, FlowRecord, records
 from exporter.errors import ConfigError
 from exporter.testing import Row, make_batch
@@ -37,6 +38,7 @@ FLOWS: dict[str, Callable[[FlowRecord, str], bool]] = {
     "protocol": lambda r, text: r.ip_protocol == int(text),
     "ip-version": lambda r, text: r.ip_version == int(text),
     "interface": lambda r, text: text in [point.name for point in r.points],
+    "traffic-direction": lambda r, text: ("ingress", "egress")[r.direction] == text,
     "tcp-flags": lambda r, _: r.ip_protocol == 6 and r.tcp_control_bits & 0x12 == 0x12,
 }
 
@@ -69,6 +71,7 @@ def conditions() -> st.SearchStrategy[Pairs]:
         st.tuples(ends.map(lambda end: f"{end}port"), st.sampled_from(("0", "53", "128", "65535"))),
         st.tuples(st.just("protocol"), st.sampled_from(("6", "17", "58", "255"))),
         st.tuples(st.just("ip-version"), st.sampled_from("46")),
+        st.tuples(st.just("traffic-direction"), st.sampled_from(("ingress", "egress"))),
         st.tuples(st.just("interface"), st.sampled_from(("lo", "eth0", "300", "nowhere"))),
         st.just(("tcp-flags", "syn,ack")),
     )
@@ -100,7 +103,12 @@ def enriched() -> FlowBatch:
         {EndAttribute("domain", "").of("source"): (None, "www.example.org")},
     )
     rows = [Row(src_port=number) for number in range(3)]
-    return replace(make_batch(*rows), entities=(source, target, domain))
+    app = EndAttribute("k8s.label.app_kubernetes_io_name", "")
+    labels = (
+        Entities(np.array([1, 0, 0], np.uint32), {app.of("source"): (None, "web")}),
+        Entities(np.array([0, 1, 0], np.uint32), {app.of("destination"): (None, "api")}),
+    )
+    return replace(make_batch(*rows), entities=(source, target, domain, *labels))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +128,11 @@ def enriched() -> FlowBatch:
         ("from-fqdn", "www.*", [2]),
         ("to-fqdn", "www.example.org", []),
         ("node-name", "*", []),
+        ("label", "app.kubernetes.io/name=web", [0]),
+        ("label", "app.kubernetes.io/name=w*", [0]),
+        ("to-label", "app.kubernetes.io/name", [1]),
+        ("label", "app.kubernetes.io/name", [0, 1]),
+        ("label", "app=web", []),
     ],
 )
 def test_what_enrichment_added(name: str, text: str, rows: list[int]) -> None:
@@ -143,10 +156,13 @@ def test_interfaces() -> None:
         ("ip", "10.0.0.300", "10.0.0.300 is no address or network"),
         ("from-port", "65536", "65536 is no port"),
         ("port", "²", "² is no port"),
-        ("protocol", "http", "there is no protocol http: use icmp, tcp"),
+        ("protocol", "http", "there is no protocol http: use tcp, udp"),
         ("protocol", "256", "there is no protocol 256"),
         ("ip-version", "5", "there is no IP version 5"),
         ("tcp-flags", "syn,foo", "there is no TCP flag foo"),
+        ("traffic-direction", "up", "there is no direction up: use ingress or egress"),
+        ("where", "protocol", "where protocol: write NAME=VALUE"),
+        ("where", "=tcp", "where =tcp: write NAME=VALUE"),
         ("colour", "red", "there is no condition colour: use one of ip, from-ip"),
         ("from-protocol", "tcp", "there is no condition from-protocol"),
     ],
@@ -156,6 +172,17 @@ def test_what_cannot_be(name: str, text: str, says: str) -> None:
     with pytest.raises(ConfigError) as raised:
         Match([(name, text)])
     assert str(raised.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [*((name, number) for number, name in PROTOCOLS.items()), ("icmpv6", 58), ("icmpv4", 1),
+     ("ICMPv6", 58), ("47", 47)],
+)  # fmt: skip
+def test_protocols(name: str, number: int) -> None:
+    """By every name that records have, and by those of others."""
+    batch = make_batch(*(Row(ip_protocol=n) for n in range(256)))
+    assert np.flatnonzero(Match([("protocol", name)]).mask(batch)).tolist() == [number]
 
 
 def test_names() -> None:
