@@ -15,7 +15,7 @@ from kafka import KafkaProducer
 
 from exporter.batch.attributes import Entities
 from exporter.batch.batch import FlowBatch
-from exporter.batch.record import FlowRecord, records
+from exporter.batch.record import WITH_PORTS, FlowRecord, records
 from exporter.cli_consume import SUM_BY
 from exporter.fields import FIELDS
 from tests.e2e.agent import PROGRAM
@@ -79,7 +79,10 @@ def test_filters_and_sums(broker: Broker) -> None:
         (["--from-ip", "10.0.0.0/16"], [r for r in flows if r.source.startswith("10.0.")]),
         (["--ip", "2001:db8::/48"], [r for r in flows if "2001:db8::" in r.source + r.destination]),
         (["--to-port", "443", "--interface", "veth0123456789a"],
-         [r for r in flows if r.destination_port == 443 and len(r.points) == 2]),
+         [r for r in flows if r.destination_port == 443 and r.ip_protocol in WITH_PORTS
+          and len(r.points) == 2]),
+        (["--not", "--protocol", "tcp", "--where", "source=10.0.*", "--where", "agent=192.0.2.7"],
+         [r for r in flows if r.ip_protocol != 6 and r.source.startswith("10.0.")]),
     ):  # fmt: skip
         assert 0 < len(wanted) < len(flows)
         done = consume(broker, topic, *arguments)
