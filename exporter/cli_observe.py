@@ -6,15 +6,13 @@ import argparse
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporter.batch.attributes import Side
-    from exporter.batch.record import FlowRecord
+    from exporter.flow_text import How
     from exporter.observe import Wanted
     from exporter.observe_remote import Server
 
@@ -97,11 +95,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-f", "--follow", action="store_true", help="go on with what comes")
     add("--last", type=int, metavar="N", help=f"of the recent flows; default: {_LAST}, 0 with -f")
+    add("--all", action="store_true", help="of the recent flows all that the agent has kept")
     add("--first", type=int, metavar="N", default=0, help="stop after N flows")
     add("--since", metavar="TIME", help="flows that ended since: 30s ago, or 2026-01-31T12:00:00Z")
     add("--until", metavar="TIME", help="flows that ended before")
     add("-o", "--output", choices=("compact", "json", "table"),
         help="default: compact on a terminal, else JSON lines")  # fmt: skip
+    add(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="of compact; default: on a terminal, unless NO_COLOR is set",
+    )
+    add("--numeric", action="store_true", help="text without names: addresses and numbers")
+    add("--print-node-name", action="store_true", help="text with the agent's host first")
     add("--schema", choices=("otel", "netobserv"), default="otel", help="keys of JSON records")
     add("--input-file", metavar="FILE", help="JSON lines in place of an agent; - is standard input")
     add_server(parser)
@@ -212,11 +219,16 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _wanted(parsed: argparse.Namespace) -> Wanted:
     # Imported here: other commands need neither NumPy nor a decoder.
+    from exporter.errors import ConfigError
     from exporter.observe import Wanted, moment_ns
 
     conditions, excluded = conditions_of(parsed)
     last = parsed.last
-    if last is None and parsed.input_file is None and not parsed.since:
+    if last is not None and parsed.all:
+        raise ConfigError("--all and --last are both of the recent flows: give one")
+    if min(last or 0, parsed.first) < 0:
+        raise ConfigError("--last and --first are numbers of flows, 0 at least")
+    if last is None and parsed.input_file is None and not (parsed.since or parsed.all):
         last = 0 if parsed.follow else _LAST
     return Wanted(
         tuple(conditions),
@@ -298,11 +310,19 @@ def _opened(name: str) -> Any:
 
 
 def _printer(parsed: argparse.Namespace) -> Callable[[Iterable[bytes]], int]:
+    from exporter.flow_text import How
+
     output = parsed.output or ("compact" if sys.stdout.isatty() else "json")
     if output == "json":
         return _print_json
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return _Lines(table=output == "table", colour=colour).print
+    how = How(
+        table=output == "table",
+        colour=colour if parsed.color == "auto" else parsed.color == "always",
+        names=not parsed.numeric,
+        nodes=parsed.print_node_name,
+    )
+    return lambda lines: _print_text(how, lines)
 
 
 def _print_json(lines: Iterable[bytes]) -> int:
@@ -312,93 +332,9 @@ def _print_json(lines: Iterable[bytes]) -> int:
     return DONE
 
 
-class _Lines:
-    """A line of text for each flow."""
+def _print_text(how: How, lines: Iterable[bytes]) -> int:
+    from exporter.flow_text import texts
 
-    def __init__(self, *, table: bool, colour: bool) -> None:
-        self._table = table
-        self._colour = colour
-
-    def print(self, lines: Iterable[bytes]) -> int:
-        """Print them as they come."""
-        from exporter.decode import decode_json
-
-        if self._table:
-            print(self._row(("TIME", "SOURCE", "DESTINATION", "PROTO", "PKTS", "BYTES", "FLAGS",
-                             "SEEN AT")))  # fmt: skip
-        for line in lines:
-            record = decode_json(line)
-            print(self._as_row(record) if self._table else self._compact(record), flush=True)
-        return DONE
-
-    def _compact(self, record: FlowRecord) -> str:
-        from exporter.batch.attributes import SIDES
-
-        source, destination = (
-            self._paint(code, _end(record, side))
-            for code, side in zip(("36", "35"), SIDES, strict=True)
-        )
-        packets, octets, protocol, flags, seen = _rest(record)
-        words = (self._paint("2", _clock(record)), source, "->", destination, protocol)
-        tail = f"{packets} packets {octets}B"
-        return " ".join(word for word in (*words, tail, flags, self._paint("2", seen)) if word)
-
-    def _as_row(self, record: FlowRecord) -> str:
-        from exporter.batch.attributes import SIDES
-
-        packets, octets, protocol, flags, seen = _rest(record)
-        ends = (_end(record, side, name_first=True) for side in SIDES)
-        return self._row((_clock(record)[:8], *ends, protocol, packets, octets, flags, seen))
-
-    def _row(self, cells: Sequence[str]) -> str:
-        room = _columns() - 8 - 6 - 5 - 5 - 5 - 7
-        wide = max(room * 2 // 5, 15)
-        widths = (8, wide, wide, 6, 5, 5, 5, max(room - 2 * wide, 7))
-        text = [
-            cell[: width - 1] + "…" if len(cell) > width else cell.ljust(width)
-            for cell, width in zip(cells, widths, strict=True)
-        ]
-        for number in (4, 5):
-            text[number] = cells[number].rjust(widths[number])
-        return " ".join(text).rstrip()
-
-    def _paint(self, code: str, text: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self._colour and text else text
-
-
-def _columns() -> int:
-    import shutil
-
-    return shutil.get_terminal_size().columns
-
-
-def _clock(record: FlowRecord) -> str:
-    seconds, nanoseconds = divmod(record.time_flow_end_ns, 1_000_000_000)
-    return f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{nanoseconds // 1_000_000:03d}"
-
-
-def _end(record: FlowRecord, side: Side, *, name_first: bool = False) -> str:
-    from exporter.sinks.stdout.best_name import best_name
-    from exporter.sinks.stdout.table import end_text
-    from exporter.telemetry import printable
-
-    port = getattr(record, f"{side}_port")
-    address = end_text(getattr(record, side), port, record.ip_protocol)
-    name = best_name(record.metadata, side)
-    if not name:
-        return address
-    name = printable(name)
-    has_port = address != getattr(record, side)
-    return f"{name}:{port}" * has_port or name if name_first else f"{address} ({name})"
-
-
-def _rest(record: FlowRecord) -> tuple[str, str, str, str, str]:
-    from exporter.batch.protocols import protocol_name
-    from exporter.batch.record import TCP
-    from exporter.sinks.stdout.table import count_text, flags_text
-    from exporter.telemetry import printable
-
-    flags = flags_text(record.tcp_control_bits) if record.ip_protocol == TCP else ""
-    seen = " ".join(f"{printable(p.name)}{'←→'[p.direction]}" for p in record.points)
-    counts = count_text(record.packets), count_text(record.octets_l2)
-    return *counts, protocol_name(record.ip_protocol), flags, seen
+    for text in texts(how, lines):
+        print(text, flush=True)
+    return DONE

@@ -243,4 +243,6 @@ class Pipeline:
             spool_errors={worker.sink.name: worker.queue.spool_errors for worker in workers},
             flow_series={sink.name: len(sink.metrics) for sink in summing},
             flow_series_forgotten={sink.name: sink.metrics.forgotten for sink in summing},
+            watchers=self.tap.watchers,
+            watchers_missed=self.tap.missed,
         )

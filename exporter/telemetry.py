@@ -55,6 +55,8 @@ class Reading:
     spool_errors: Mapping[str, int]
     flow_series: Mapping[str, int] = field(default_factory=dict)
     flow_series_forgotten: Mapping[str, int] = field(default_factory=dict)
+    watchers: int = 0
+    watchers_missed: int = 0
 
 
 class Collector(Protocol):
@@ -341,6 +343,11 @@ def _state(reading: Reading) -> Iterator[Any]:
         ("drain_seconds", "Time spent in drains.", reading.drain_seconds),
         ("attach_failures", "Interfaces that could not be observed.", reading.attach_failures),
         ("dedupe_evictions", "Flows forgotten for want of room.", reading.dedupe_evictions),
+        (
+            "watchers_missed_flows",
+            "Flows that a reader of observe or top was too slow for; no sink misses them.",
+            reading.watchers_missed,
+        ),
     ):
         yield _counter(name, meaning, [], [([], value)])
     for name, meaning, value in (
@@ -348,6 +355,7 @@ def _state(reading: Reading) -> Iterator[Any]:
         ("map_capacity_flows", "Flows that one flow map holds.", reading.map_capacity),
         ("map_fill_ratio", "Flow map or ring buffer in use, the fuller one.", reading.map_fill),
         ("dedupe_flows", "Flows that deduplication remembers.", reading.dedupe_flows),
+        ("watchers", "Readers of observe and top.", reading.watchers),
         ("ledger_closes", "1 if the ledger balances.", not reading.balance.problems()),
     ):
         yield _gauge(name, meaning, [], [([], value)])

@@ -33,16 +33,24 @@ class Watcher:
         self._missed = 0
         self._closed = False
 
-    def put(self, batch: FlowBatch) -> None:
-        """Never waits; what waits longest goes if there is too much."""
+    def put(self, batch: FlowBatch) -> int:
+        """
+        Never waits; what waits longest goes if there is too much.
+
+        Returns:
+            Flows that went.
+        """
+        gone = 0
         with self._changed:
             self._waiting.append(batch)
             self._rows += len(batch)
             while self._rows > WAITING and len(self._waiting) > 1:
                 oldest = self._waiting.popleft()
                 self._rows -= len(oldest)
-                self._missed += len(oldest)
+                gone += len(oldest)
+            self._missed += gone
             self._changed.notify()
+        return gone
 
     def take(self, timeout: float) -> FlowBatch | None:
         """The next batch; ``None`` if none comes in so many seconds."""
@@ -82,6 +90,13 @@ class Tap:
         self._recent: deque[FlowBatch] = deque()
         self._rows = 0
         self._closed = False
+        #: Flows that some watcher was too slow for, each as often as there were such watchers.
+        self.missed = 0
+
+    @property
+    def watchers(self) -> int:
+        """How many there are."""
+        return len(self._watchers)
 
     def publish(self, batch: FlowBatch) -> None:
         """Show a batch to all watchers, an empty one too. Never waits."""
@@ -89,7 +104,7 @@ class Tap:
             if len(batch):
                 self._remember(batch)
             for watcher in self._watchers:
-                watcher.put(batch)
+                self.missed += watcher.put(batch)
 
     @contextmanager
     def watch(self) -> Iterator[Watcher]:

@@ -44,6 +44,7 @@ COMPOSITION = (
     "consume",
     "doctor",
     "fields",
+    "flow_text",
     "observe",
     "observe_remote",
     "observe_server",

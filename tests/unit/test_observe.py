@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from exporter import cli_observe
 from exporter.batch import match
 from exporter.batch.attributes import Entities
-from exporter.batch.batch import FlowBatch, Interface, Point
+from exporter.batch.batch import FlowBatch, Interface, Observer, Point
+from exporter.batch.match import Match
 from exporter.batch.record import records
 from exporter.errors import ConfigError
 from exporter.observe import Chosen, Wanted, moment_ns
@@ -185,7 +186,55 @@ def test_table(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     assert ("…" in second) == (columns < 200)
 
 
+def test_numbers_and_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names can be left out, and who observed can stand first; within the width all the same."""
+    batch = replace(two(), observer=Observer("192.0.2.7", "a-node-with-a-long-name"))
+    lines = printed(batch, monkeypatch, "-o", "compact", "--numeric", "--print-node-name")
+    assert lines[0] == (
+        "a-node-with-a-long-name 22:13:21.000 192.0.2.1:40000 -> 198.51.100.2:443 6 10 packets "
+        "1.54kB SA eth0→"
+    )
+    table = printed(batch, monkeypatch, "-o", "table", "--numeric", "--print-node-name")
+    assert max(map(len, table)) <= 80
+    assert [line.split()[:2] for line in table] == [
+        ["NODE", "TIME"], *[["a-node-with…", "22:13:21"]] * 2
+    ]  # fmt: skip
+    assert "web-0" not in table[1]
+
+
 def test_colour(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None in a pipe."""
+    """None in a pipe, unless it is asked for; around the ends, not within them."""
     lines = printed(make_batch(Row()), monkeypatch, "-o", "compact")
     assert not re.search("\x1b", "".join(lines))
+    (line,) = printed(make_batch(Row()), monkeypatch, "-o", "compact", "--color", "always")
+    assert "\x1b[36m192.0.2.1:40000\x1b[0m -> \x1b[35m198.51.100.2:443\x1b[0m" in line
+    lines = printed(make_batch(Row()), monkeypatch, "-o", "compact", "--color", "never")
+    assert not re.search("\x1b", "".join(lines))
+
+
+def test_other_names_of_flags() -> None:
+    """Those of ``hubble observe``; ``--not`` turns round those without a value, too."""
+    parser = argparse.ArgumentParser()
+    cli_observe.add_arguments(parser)
+    parsed = parser.parse_args(["-n", "shop", "-l", "app=web", "-4", "--not", "--ipv6", "--all"])
+    conditions, excluded = cli_observe.conditions_of(parsed)
+    assert conditions == [("namespace", "shop"), ("label", "app=web"), ("ip-version", "4")]
+    assert excluded == [("ip-version", "6")]
+    Match(conditions, excluded)
+    assert cli_observe._wanted(parsed).last is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--all", "--last", "3"], "--all and --last are both of the recent flows"),
+        (["--last=-3"], "--last and --first are numbers of flows"),
+        (["--pod", "a\udc80"], "must be text that can be printed"),
+    ],
+)
+def test_flags_that_cannot_be(arguments: list[str], says: str) -> None:
+    """One line."""
+    parser = argparse.ArgumentParser()
+    cli_observe.add_arguments(parser)
+    with pytest.raises(ConfigError, match=says):
+        cli_observe._wanted(parser.parse_args(arguments))

@@ -31,6 +31,8 @@ READING = Reading(
     sink_healthy={"grpc": False, "stdout": True},
     sink_circuit={"grpc": "half-open", "stdout": "closed"},
     spool_errors={"grpc": 2, "stdout": 0},
+    watchers=3,
+    watchers_missed=17,
 )
 
 Labels = frozenset[tuple[str, str]]
@@ -148,6 +150,8 @@ def test_every_sample() -> None:
         ("map_pressure_ratio", labelled(map="flow_ring")): 0.5,
         ("dedupe_flows", labelled()): 4,
         ("dedupe_evictions_total", labelled()): 6,
+        ("watchers", labelled()): 3,
+        ("watchers_missed_flows_total", labelled()): 17,
         ("enrich_seconds_total", labelled(enricher="kubernetes")): 0.5,
         ("enrich_hits_total", labelled(enricher="kubernetes")): 7,
         ("enrich_misses_total", labelled(enricher="kubernetes")): 8,

@@ -67,9 +67,11 @@ def test_a_slow_watcher_misses_the_oldest(monkeypatch: pytest.MonkeyPatch) -> No
         assert watcher.missed() == 0
         tap.publish(numbered(12, 100))
         assert watcher.missed() == 8
+        assert (tap.missed, tap.watchers) == (12, 1)
         found = watcher.take(0)
         assert found is not None
         assert ports(found) == [*range(12, 112)]
+    assert (tap.missed, tap.watchers) == (12, 0)
 
 
 def test_a_drain_without_flows() -> None:
