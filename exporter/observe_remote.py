@@ -129,10 +129,22 @@ def wanted_of(asked: pb.Request) -> Wanted:
     )  # fmt: skip
 
 
+class Messages:
+    """Those of a stream: whole lines, as far as there are any. ``cancel`` is for any thread."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self.cancel: Callable[[], None] = call.cancel
+
+    def __iter__(self) -> Iterator[bytes]:
+        for message in self._call:
+            yield pb.Lines.FromString(message).lines
+
+
 @contextmanager
-def stream(server: Server, method: str, asked: pb.Request) -> Iterator[Iterator[bytes]]:
+def stream(server: Server, method: str, asked: pb.Request) -> Iterator[Messages]:
     """
-    One stream, message by message: whole lines, as far as there are any.
+    One stream, once the agent has understood what is asked for.
 
     Raises:
         ConfigError: If the agent does not know what is asked for.
@@ -147,8 +159,8 @@ def stream(server: Server, method: str, asked: pb.Request) -> Iterator[Iterator[
     call: Any = None
     try:
         call = channel.unary_stream(method)(asked.SerializeToString())
-        messages = (pb.Lines.FromString(message).lines for message in call)
-        next(messages, None)
+        messages = Messages(call)
+        next(iter(messages), None)
         yield messages
     except grpc.RpcError as err:
         raise _error(server, err) from err
@@ -179,6 +191,8 @@ def _error(server: Server, err: Any) -> ExporterError:
     status, said = err.code().name, " ".join((err.details() or "").split())
     if status == "INVALID_ARGUMENT":
         return ConfigError(said)
+    if status == "RESOURCE_EXHAUSTED" and "larger than max" in said:
+        return ConfigError(f"{server.address} takes no conditions of so many characters")
     if status == "RESOURCE_EXHAUSTED":
         return ControlError(
             f"{server.address} serves as many as it may already: see observe.clients"
@@ -251,12 +265,14 @@ def follow(servers: Iterable[Server], wanted: Wanted, say: Say) -> Generator[byt
         ExporterError: If the only server cannot be asked at first, or one does not know what is
             asked for.
     """
-    servers = tuple(servers)
     came: queue.Queue[bytes | ExporterError] = queue.Queue(_WAITING)
     stopped = threading.Event()
-    for server in servers:
-        one = _Following(server, wanted, say, came, stopped)
-        threading.Thread(target=one.run, args=(len(servers) == 1,), daemon=True).start()
+    some = [_Following(server, wanted, say, came, stopped) for server in servers]
+    threads = [
+        threading.Thread(target=one.run, args=(len(some) == 1,), daemon=True) for one in some
+    ]
+    for thread in threads:
+        thread.start()
     left = wanted.first
     try:
         while True:
@@ -271,6 +287,11 @@ def follow(servers: Iterable[Server], wanted: Wanted, say: Say) -> Generator[byt
                         return
     finally:
         stopped.set()
+        for one in some:
+            one.end()
+        for thread in threads:
+            # Whoever waits for a connection may do so to the end of the process.
+            thread.join(_AGAIN)
 
 
 @dataclass
@@ -282,18 +303,24 @@ class _Following:
     say: Say
     came: queue.Queue[bytes | ExporterError]
     stopped: threading.Event
+    messages: Messages | None = None
+
+    def end(self) -> None:
+        """Wake the thread, which has been told to stop."""
+        if self.messages is not None:
+            self.messages.cancel()
 
     def run(self, at_once: bool) -> None:  # noqa: FBT001 - an argument of a thread
         """Until told to stop; ``at_once``: it is an error if the server does not answer now."""
         wanted, told = self.wanted, False
         while not self.stopped.is_set():
             try:
-                with stream(self.server, OBSERVE, request(wanted)) as messages:
+                with stream(self.server, OBSERVE, request(wanted)) as self.messages:
                     if told:
                         self.say(f"{self.server.address} is there again")
                     # What was published meanwhile is not shown, rather than something twice.
                     wanted, at_once, told = replace(self.wanted, last=0), False, False
-                    for message in messages:
+                    for message in self.messages:
                         self._put(message)
                 problem = f"{self.server.address} has ended the stream"
             except ControlError as err:
@@ -326,18 +353,19 @@ def summed(server: Server, asked: Asked) -> Iterator[Lines]:
     Raises:
         ExporterError: As :func:`stream`; at the end for what broke meanwhile.
     """
-    ours, theirs = socket.socketpair()
-    failures: list[Exception] = []
-    with ours, stream(server, TOP, request(asked.wanted, asked.view)) as messages:
+    with stream(server, TOP, request(asked.wanted, asked.view)) as messages:
+        failures: list[Exception] = []
+        ours, theirs = socket.socketpair()
         pump = threading.Thread(target=_pump, args=(messages, theirs, failures), daemon=True)
         pump.start()
-        with ours.makefile("rb") as file:
+        with ours, ours.makefile("rb") as file:
             yield Lines(file)
-        if failures:
-            raise failures[0]
+            broken = failures[:1]
+        if broken:
+            raise broken[0]
 
 
-def _pump(messages: Iterator[bytes], to: socket.socket, failures: list[Exception]) -> None:
+def _pump(messages: Messages, to: socket.socket, failures: list[Exception]) -> None:
     import grpc
 
     with to:

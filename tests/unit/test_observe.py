@@ -29,15 +29,16 @@ from tests.strategies import NAMESPACE, POD
 PAIRS = st.lists(st.tuples(st.sampled_from(match.names()), st.text(max_size=9)), max_size=3)
 
 
-@given(
-    st.builds(
-        Wanted,
-        PAIRS.map(tuple), PAIRS.map(tuple),
-        since_ns=st.integers(0, 1 << 63), until_ns=st.integers(0, 1 << 63),
-        last=st.none() | st.integers(0, 99), first=st.integers(0, 99), follow=st.booleans(),
-        schema=st.sampled_from(("otel", "netobserv")),
-    )
+WANTED = st.builds(
+    Wanted,
+    PAIRS.map(tuple), PAIRS.map(tuple),
+    since_ns=st.integers(0, 1 << 63), until_ns=st.integers(0, 1 << 63),
+    last=st.none() | st.integers(0, 99), first=st.integers(0, 99), follow=st.booleans(),
+    schema=st.sampled_from(("otel", "netobserv")),
 )  # fmt: skip
+
+
+@given(WANTED)
 def test_a_query_says_it_all(wanted: Wanted) -> None:
     """Whatever is asked for, with whatever characters, reaches the agent."""
     assert Wanted.of_query(wanted.query()) == wanted
