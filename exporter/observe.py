@@ -193,11 +193,14 @@ def _lines(tap: Tap, wanted: Wanted, chosen: Chosen) -> Generator[bytes]:
         for first in range(0, len(batch), _PART):
             yield encode(batch.take(slice(first, first + _PART)), shape)
 
+    if not wanted.follow:
+        for batch in chosen.recent(tap.recent()):
+            yield from told(batch)
+        return
     with tap.watch() as watcher:
         for batch in chosen.recent(watcher.recent):
             yield from told(batch)
-        if wanted.follow:
-            yield from follow(watcher, chosen, told)
+        yield from follow(watcher, chosen, told)
 
 
 def follow(

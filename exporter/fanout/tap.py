@@ -106,6 +106,11 @@ class Tap:
             for watcher in self._watchers:
                 self.missed += watcher.put(batch)
 
+    def recent(self) -> tuple[FlowBatch, ...]:
+        """What came before, as far as it is kept."""
+        with self._lock:
+            return tuple(self._recent)
+
     @contextmanager
     def watch(self) -> Iterator[Watcher]:
         """Watch what comes from now on; ``recent`` has what came before."""

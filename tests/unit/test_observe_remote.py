@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import select
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -207,6 +208,34 @@ def test_what_is_no_request(caplog: pytest.LogCaptureFixture) -> None:
         ):
             pass
     assert caplog.records == []
+
+
+def test_strangers_who_say_nothing() -> None:
+    """They may hold so many connections; the others are closed at once."""
+    with serving(clients=1) as agent, ExitStack() as stack:
+        agent.tap.publish(numbered(0, 1))
+        opened = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", agent.port)))
+            for _ in range(60)
+        ]
+        wait_until(lambda: closed(opened) >= 60 - 17, "the others are closed")
+        assert closed(opened) < 60
+        # Those that go make room.
+        stack.close()
+        wait_until(partial(_is_answered, agent.server), "there is room again")
+
+
+def closed(sockets: list[socket.socket]) -> int:
+    """How many the other side has closed."""
+    ready, _, _ = select.select(sockets, [], [], 0)
+    return sum(_is_closed(one) for one in ready)
+
+
+def _is_closed(one: socket.socket) -> bool:
+    try:
+        return one.recv(1 << 16, socket.MSG_PEEK) == b""
+    except ConnectionError:
+        return True
 
 
 @dataclass
