@@ -17,12 +17,12 @@ from typing import Annotated, Any, Literal, TypeGuard
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -61,6 +61,16 @@ def _otlp(value: Any) -> Any:
         raise ValueError(str(err)) from err
 
 
+def _is_address(text: str) -> str:
+    if text:
+        split_host_port(text)
+    return text
+
+
+#: ``host:port``, or empty.
+HostPort = Annotated[str, AfterValidator(_is_address)]
+
+
 class MetricsConfig(BaseModel):
     """
     The ``metrics`` section.
@@ -74,16 +84,9 @@ class MetricsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    address: str = ""
+    address: HostPort = ""
     otlp: Annotated[OtlpConfig, BeforeValidator(_otlp)] | None = None
     otlp_interval: Seconds = Field(60.0, ge=0.1, le=86_400)
-
-    @field_validator("address")
-    @classmethod
-    def _is_address(cls, text: str) -> str:
-        if text:
-            split_host_port(text)
-        return text
 
     def host_port(self) -> tuple[str, int]:
         """The address, taken apart."""
@@ -103,7 +106,7 @@ class ObserveConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    address: str = ""
+    address: HostPort = ""
     tls: ServerTlsConfig | None = None
     plaintext: bool = False
     clients: int = Field(8, ge=1, le=1000)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.credentials import TlsConfig, Watched, read, secret
+from exporter.credentials import ServerTlsConfig, TlsConfig, Watched, read, secret
 from exporter.errors import ConfigError
+from tests.certificates import Authority
 
 
 def test_a_secret_is_a_files_text(tmp_path: Path) -> None:
@@ -74,3 +75,21 @@ def test_a_file_that_holds_no_certificate(tmp_path: Path) -> None:
     path.write_text("nothing")
     with pytest.raises(ConfigError, match=f"cannot use the certificates in {path}"):
         TlsConfig(ca=path).context()
+
+
+def test_what_a_server_shows(tmp_path: Path) -> None:
+    """A certificate with its own key, and authorities; else one line that names the files."""
+    authority = Authority(tmp_path)
+    one, other = (authority.issue(name, "DNS:a.test") for name in ("one", "other"))
+    good = ServerTlsConfig(certificate=one.certificate, key=one.key, client_ca=authority.pem)
+    assert good.read() == tuple(path.read_bytes() for path in good.files())
+    empty = tmp_path / "empty"
+    empty.touch()
+    for change in ({"key": other.key}, {"certificate": empty}, {"client_ca": empty}):
+        bad = good.model_copy(update=change)
+        with pytest.raises(ConfigError, match="cannot use the certificates in") as raised:
+            bad.read()
+        assert str(next(iter(change.values()))) in str(raised.value)
+    away = good.model_copy(update={"client_ca": tmp_path / "away"})
+    with pytest.raises(ConfigError, match=r"cannot read .*away: No such file"):
+        away.read()

@@ -222,6 +222,11 @@ def test_unknown_keys(write: Any, yaml_text: str, expected: str) -> None:
         ("agent: {address: 300.1.1.1}", "agent.address: '300.1.1.1' does not appear to be"),
         ("agent: {interface: eth0}", "agent.interface: must be external, local, or name:"),
         ("metrics: {address: '9090'}", "metrics.address: '9090' is not HOST:PORT"),
+        ("observe: {address: '4244'}", "observe.address: '4244' is not HOST:PORT"),
+        ("observe: {address: '10.0.0.1:4244'}", "observe: 10.0.0.1:4244 is not loopback: give tls"),
+        ("observe: {address: ':4244'}", "observe: :4244 is not loopback"),
+        ("observe: {tls: {certificate: /a}}", "observe.tls.key: field required"),
+        ("observe: {clients: 0}", "observe.clients: input should be greater than or equal to 1"),
         ("log_level: loud", "log_level: input should be"),
         ("sinks: 5", "sinks: input should be a valid tuple"),
         ("sinks: [5]", "sinks[0]: input should be a valid dictionary"),
@@ -283,6 +288,21 @@ def test_environment_of_every_section() -> None:
     assert (config.dedupe.mode, config.agent.name) == ("mark", "node-1")
     assert config.metrics.host_port() == ("::", 9102)
     assert (config.shutdown_timeout, config.log_level) == (60, "debug")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{address: '127.0.0.1:4244'}",
+        "{address: '[::1]:4244'}",
+        "{address: 'localhost:4244'}",
+        "{address: ':4244', plaintext: true}",
+        "{address: ':4244', tls: {certificate: /tls.crt, key: /tls.key}}",
+    ],
+)
+def test_where_flows_are_served(write: Any, text: str) -> None:
+    """Beyond loopback with TLS, or where somebody says that it is not needed."""
+    assert load(write(f"observe: {text}"), {}, {}).observe.address.endswith(":4244")
 
 
 @pytest.mark.parametrize(
