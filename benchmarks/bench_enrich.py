@@ -18,13 +18,14 @@ import numpy as np
 from benchmarks.bench_spool import batch as flows
 from benchmarks.report import Table, median
 from exporter.abi.layout import FLOW_KEY
-from exporter.batch.batch import IPV4_PREFIX, FlowBatch
+from exporter.batch.batch import IPV4_PREFIX, FlowBatch, Window
 from exporter.enrich.base import AddressSource, Enricher
 from exporter.enrich.ends import EndEnricher
 
 FLOWS = 100_000
 DISTINCT = (1_000, 10_000, 100_000)
 RUNS = 9
+_INTERVAL = 5 * 10**9
 
 #: Makes one, for a number of distinct addresses: not opened yet.
 Maker = Callable[[int], Enricher | AddressSource]
@@ -73,7 +74,16 @@ def batch(distinct: int, seed: int) -> FlowBatch:
     key["src_port"] = rng.integers(32_768, 61_000, FLOWS)
     key["dst_port"] = rng.choice([53, 80, 443, 5432, 8080], FLOWS)
     key["ip_protocol"] = np.where(key["dst_port"] == 53, 17, 6)
-    return replace(one, key=key)
+    # Names and sockets are known as of now.
+    window = Window(time.time_ns() - _INTERVAL, time.time_ns())
+    later = np.uint64(window.start_ns - one.window.start_ns)
+    return replace(
+        one,
+        key=key,
+        flow_start_ns=one.flow_start_ns + later,
+        flow_end_ns=one.flow_end_ns + later,
+        window=window,
+    )
 
 
 def _measure(makers: list[Maker], distinct: int) -> tuple[str, str, str]:

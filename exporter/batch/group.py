@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,9 +119,48 @@ def _all_equal(words: Words, order: NDArray[np.int64], places: NDArray[np.int64]
     # In blocks: a copy of all rows in their new order would be the largest array of a drain.
     for start in range(0, len(places), _BLOCK):
         some = places[start : start + _BLOCK]
-        if np.any(words[order[some]] != words[order[some + 1]]):
+        one, next_ = order.take(some), order.take(some + 1)
+        if not np.array_equal(words.take(one, axis=0), words.take(next_, axis=0)):
             return False
     return True
+
+
+def equal_rows(words: Words, rows: NDArray[Any], others: Words) -> NDArray[np.bool_]:
+    """
+    Which of some rows are equal to others.
+
+    Args:
+        words: uint64, shape (n, k), k at least 1.
+        rows: Row numbers, shape (m,).
+        others: uint64, shape (m, k).
+
+    Returns:
+        bool, shape (m,).
+    """
+    # A reduction over few columns takes ten times as long as the columns one by one.
+    differ = words.take(rows, axis=0)
+    differ ^= others
+    result = differ[:, 0]
+    for column in range(1, differ.shape[1]):
+        result |= differ[:, column]
+    return np.asarray(result == 0)
+
+
+def _are(words: Words, rows: NDArray[np.int64], others: Words) -> bool:
+    """Whether all of some rows are equal to others."""
+    for start in range(0, len(rows), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        if not np.array_equal(words.take(rows[some], axis=0), others[some]):
+            return False
+    return True
+
+
+def places(ascending: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:
+    """``np.searchsorted(ascending, wanted)``: in order, a fifth of the time for many numbers."""
+    order = np.argsort(wanted)
+    found = np.empty(len(wanted), np.int64)
+    found[order] = np.searchsorted(ascending, wanted.take(order))
+    return found
 
 
 def distinct(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
@@ -136,9 +176,9 @@ def distinct(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     marked &= ~low
     begins = np.concatenate(([True], marked[1:] != marked[:-1]))
     numbers = np.empty(count, np.uint32)
-    numbers[row] = np.cumsum(begins) - 1
+    numbers[row] = np.cumsum(begins, dtype=np.uint32) - np.uint32(1)
     first = row[begins]
-    if not (words[first][numbers] == words).all():
+    if not _are(words, first.take(numbers), words):
         groups = group_rows(words)
         first = groups.order[groups.starts]
         numbers[groups.order] = groups.labels()

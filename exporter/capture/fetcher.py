@@ -292,6 +292,8 @@ class FlowFetcher:
         Source: kernel/bpf/syscall.c maybe_wait_bpf_programs().
         """
         assert self._reader is not None, "open() comes first"
+        if self.owners is not None:
+            self.owners.read_ahead(self._map("flow_owner"))
         swap_ns = time.monotonic_ns()
         retired, expected = self._swap()
         if self.owners is not None:

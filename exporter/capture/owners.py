@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 
 from exporter.abi.layout import FLOW_KEY, FLOW_OWNER
 from exporter.batch.batch import FlowBatch
-from exporter.batch.group import hash_words
+from exporter.batch.ends import hash_flows, opposite
+from exporter.batch.group import equal_rows
 from exporter.ebpf.maps import BatchCursor, Map
 
 U8 = NDArray[np.uint64]
 
 _ROWS = 8192
-_16, _32, _LOW = np.uint64(16), np.uint64(32), np.uint64(0xFFFFFFFF)
-#: Bit 0 of the direction in the last word of a key.
-_DIRECTION = np.uint64(1 << 56)
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,10 @@ _NONE = Owned(np.empty((0, 6), np.uint64), *np.empty((3, 0), np.uint64))
 
 class OwnerReader:
     """
-    Empties the map of owners after each swap of the flow maps.
+    Empties the map of owners before and after each swap of the flow maps.
 
-    A flow that began again between the swap and the reading is read one drain too early: what is
+    Before it, because a flow that begins again before the reading takes the place of its earlier
+    entry's owner: all but those of the last moment are safe then. What is read after it and is
     younger than the swap is kept for the next drain. Which entry of a flow an owner is of is known
     by the time of the entry's first packet, so that nothing can be taken for another.
     """
@@ -74,13 +73,25 @@ class OwnerReader:
     def __init__(self) -> None:
         self._keys = np.empty(_ROWS, FLOW_KEY)
         self._values = np.empty(_ROWS, FLOW_OWNER)
-        self._kept = self._last = _NONE
+        self._kept = self._ahead = self._last = _NONE
         self._young = _NONE
         self._offset_ns = 0
 
+    def read_ahead(self, owners: Map) -> None:
+        """
+        Take out what is there before the flow maps are swapped.
+
+        Args:
+            owners: The map flow_owner.
+
+        Raises:
+            BpfError: If the kernel refuses.
+        """
+        self._ahead = self._taken(owners)
+
     def read(self, owners: Map, swap_ns: int, offset_ns: int) -> None:
         """
-        Take everything out.
+        Take out the rest.
 
         Args:
             owners: The map flow_owner.
@@ -90,6 +101,9 @@ class OwnerReader:
         Raises:
             BpfError: If the kernel refuses.
         """
+        self.note(self._taken(owners), swap_ns, offset_ns)
+
+    def _taken(self, owners: Map) -> Owned:
         found: list[Owned] = []
         cursor = BatchCursor()
         while not cursor.done:
@@ -98,7 +112,7 @@ class OwnerReader:
             words = self._keys[:rows].view(np.uint64).reshape(rows, 6).copy()
             columns = (values[name].copy() for name in ("first_mono_ns", "cookie", "cgroup_id"))
             found.append(Owned(words, *columns))
-        self.note(_joined(found), swap_ns, offset_ns)
+        return _joined(found)
 
     def note(self, found: Owned, swap_ns: int, offset_ns: int) -> None:
         """What :meth:`read` has found."""
@@ -120,56 +134,75 @@ class OwnerReader:
         rows, words = len(batch), batch.key_words()
         source, destination = (Sockets(*np.zeros((2, rows), np.uint64)) for _ in range(2))
         starts = batch.flow_start_ns - np.uint64(self._offset_ns)
-        sought = ((source, words, starts), (destination, _opposite(words), None))
-        for known in filter(len, (self._kept, self._last)):
-            there = _Index(known.words)
-            for end, keys, begun in sought:
-                _fill(end, known, there.find(keys), begun)
+        for known in filter(len, (self._kept, self._ahead, self._last)):
+            found = _Index(known.words).find(words)
+            _fill(source, known, found.same, starts)
+            _fill(destination, known, found.opposite, None)
         return source, destination
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Of every row the place of its own key, and of the opposite flow's; int64, -1 is nowhere."""
+
+    same: NDArray[np.int64]
+    opposite: NDArray[np.int64]
 
 
 class _Index:
     """
-    Finds rows among others.
+    Finds flow keys among others, in both directions.
 
     Args:
-        words: uint64, shape (k, w), k at least 1.
+        words: uint64, shape (k, 6), k at least 1: each once.
     """
 
     def __init__(self, words: U8) -> None:
         self._words = words
         self._low, self._marked = _marked(words)
 
-    def find(self, wanted: U8) -> NDArray[np.int64]:
+    def find(self, wanted: U8) -> _Places:
         """
-        Where each row is.
+        Where each key and its opposite are.
 
         Args:
-            wanted: uint64, shape (n, w).
+            wanted: uint64, shape (n, 6).
 
         Returns:
-            int64, shape (n,): -1 is nowhere. One whose hash is another's, too, may be missed.
+            One whose hash is another's, too, may be missed.
         """
-        result = np.full(len(wanted), -1)
+        found = _Places(*np.full((2, len(wanted)), -1))
         if not len(wanted):
-            return result
+            return found
         # In the order of the hashes: what is looked for next is near.
         low, marked = _marked(wanted)
         kept = ~max(low, self._low)
         hashes, known = marked & kept, self._marked & kept
-        place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-        maybe = known[place] == hashes
-        at = (self._marked[place[maybe]] & self._low).astype(np.int64)
-        rows = (marked[maybe] & low).astype(np.int64)
-        same = (self._words[at] == wanted[rows]).all(axis=1)
-        result[rows[same]] = at[same]
-        return result
+        place = np.searchsorted(known, hashes)
+        # A flow and its opposite have one hash: they are neighbours.
+        for neighbour in range(2):
+            place += neighbour
+            maybe = np.flatnonzero(known.take(place, mode="clip") == hashes)
+            at = (self._marked.take(place[maybe], mode="clip") & self._low).astype(np.int64)
+            self._tell(found, wanted, (marked[maybe] & low).astype(np.int64), at)
+        return found
+
+    def _tell(
+        self, found: _Places, wanted: U8, rows: NDArray[np.int64], at: NDArray[np.int64]
+    ) -> None:
+        """Which of some rows have their own key at a place, and which the opposite one."""
+        keys = wanted.take(rows, axis=0)
+        same = equal_rows(self._words, at, keys)
+        found.same[rows[same]] = at[same]
+        rest = np.flatnonzero(~same)
+        turned = rest[equal_rows(self._words, at[rest], opposite(keys.take(rest, axis=0)))]
+        found.opposite[rows[turned]] = at[turned]
 
 
 def _marked(words: U8) -> tuple[np.uint64, U8]:
     """Hash and row in one number, sorted; and which bits of it are the row."""
     low = np.uint64((1 << len(words).bit_length()) - 1)
-    marked = hash_words(words) & ~low | np.arange(len(words), dtype=np.uint64)
+    marked = hash_flows(words) & ~low | np.arange(len(words), dtype=np.uint64)
     marked.sort()
     return low, marked
 
@@ -186,17 +219,6 @@ def _fill(into: Sockets, known: Owned, at: NDArray[np.int64], starts: U8 | None)
     one = (before == 0) | (before == cookies)
     into.cookies[rows] = np.where(one, cookies, 0)
     into.cgroups[rows] = np.where(one, known.cgroups[at], 0)
-
-
-def _opposite(words: U8) -> U8:
-    """Keys of the flows in the other direction; see ``FlowBatch.key_words()``."""
-    result = np.empty_like(words)
-    result[:, 0:2], result[:, 2:4] = words[:, 2:4], words[:, 0:2]
-    ports = words[:, 4] >> _32
-    swapped = (ports >> _16 | ports << _16) & _LOW
-    result[:, 4] = words[:, 4] & _LOW | swapped << _32
-    result[:, 5] = words[:, 5] ^ _DIRECTION
-    return result
 
 
 def _joined(some: list[Owned]) -> Owned:

@@ -150,11 +150,10 @@ class SocketTable:
         """What is known now."""
         with self._lock:
             if self._snapshot is None:
-                known = self._known[self._known["cookie"] != 0]
-                known = known[np.argsort(known["cookie"])]
-                cookies, made, released, owners = (
-                    known[name].copy() for name in ("cookie", "made", "released", "owner")
-                )
+                used = np.flatnonzero(self._known["cookie"])
+                order = used.take(np.argsort(self._known["cookie"].take(used)))
+                names = ("cookie", "made", "released", "owner")
+                cookies, made, released, owners = (self._known[one].take(order) for one in names)
                 self._snapshot = Snapshot(cookies, made, released, owners, tuple(self._owners))
             return self._snapshot
 

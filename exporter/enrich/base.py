@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from exporter.batch.attributes import Attribute, EndAttribute, Value
 from exporter.batch.batch import U1, U4, U8, FlowBatch, Window
+from exporter.batch.group import hash_words
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,10 @@ class Local:
 @dataclass(frozen=True)
 class Addresses:
     """
-    The distinct addresses of a batch, each once, in no order.
+    The distinct addresses of a batch, each once.
+
+    They come nearly in the order of their hashes, so that looking them up among sorted hashes goes
+    through memory in order. Only speed depends on it.
 
     Args:
         octets: uint8, shape (u, 16); IPv4 as ::ffff/96.
@@ -136,6 +141,11 @@ class Addresses:
     def words(self) -> NDArray[np.uint64]:
         """As uint64, shape (u, 2), least significant octet first: for comparing, not for order."""
         return np.ascontiguousarray(self.octets).view(np.uint64).reshape(len(self.octets), 2)
+
+    @cached_property
+    def hashes(self) -> NDArray[np.uint64]:
+        """``hash_words(self.words())``, once for all sources."""
+        return hash_words(self.words())
 
     def packed(self) -> list[bytes]:
         """Each as 16 octets, for tables in Python."""

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from exporter.batch.attributes import SIDES, Attribute, EndAttribute, Entities, Value
 from exporter.batch.batch import U4, U8, FlowBatch
 from exporter.batch.clock import unix_offset_ns
-from exporter.batch.group import distinct
+from exporter.batch.group import distinct, places
 from exporter.batch.record import TCP
 from exporter.capture.cgroups import Belonging
 from exporter.capture.owners import OwnerReader
@@ -125,20 +125,24 @@ class Processes:
         self._watcher.catch_up(_LOOKS)
         ends = reader.ends(batch)
         # Both ends at once: sockets are fewer than rows, and pairs of owner and cgroup fewer still.
-        pairs = np.empty((2 * len(batch), 2), np.uint64)
-        pairs[:, 0] = np.concatenate([one.cookies for one in ends])
-        pairs[:, 1] = np.concatenate([one.cgroups for one in ends])
-        if not pairs.any():
+        cookies = np.concatenate([one.cookies for one in ends])
+        cgroups = np.concatenate([one.cgroups for one in ends])
+        there = np.flatnonzero((cookies != 0) | (cgroups != 0))
+        if not len(there):
             return batch
+        pairs = np.column_stack((cookies[there], cgroups[there]))
         first, numbers = distinct(pairs)
         sockets = self._look_up(pairs[first, 0], pairs[first, 1])
         entities, values = self._entities(sockets)
+        rows = entities[numbers]
+        rows[~_lived(batch, sockets, there, numbers)] = 0
+        known = int(np.count_nonzero(sockets.owners[numbers]))
+        self._hits += known
+        self._misses += 2 * len(batch) - known
+        of_ends = np.zeros(2 * len(batch), np.uint32)
+        of_ends[there] = rows
         added = []
-        for side, places in zip(SIDES, np.split(numbers, 2), strict=True):
-            rows = entities[places]
-            rows[~_lived(batch, sockets, places)] = 0
-            self._hits += int((sockets.owners[places] != 0).sum())
-            self._misses += int((sockets.owners[places] == 0).sum())
+        for side, rows in zip(SIDES, np.split(of_ends, 2), strict=True):
             added.append(
                 Entities(
                     rows, {one.of(side): v for one, v in zip(_ATTRIBUTES, values, strict=True)}
@@ -153,8 +157,8 @@ class Processes:
         owners = np.zeros(len(cookies), np.uint32)
         made, released = np.zeros((2, len(cookies)), np.uint64)
         if len(known.cookies):
-            at = np.minimum(np.searchsorted(known.cookies, cookies), len(known.cookies) - 1)
-            hit = (known.cookies[at] == cookies) & (cookies != 0)
+            at = np.minimum(places(known.cookies, cookies), len(known.cookies) - 1)
+            hit = (known.cookies.take(at) == cookies) & (cookies != 0)
             at = at[hit]
             owners[hit], made[hit], released[hit] = (
                 known.owners[at], known.made[at], known.released[at],
@@ -181,13 +185,30 @@ class Processes:
         return owner.pid or None, owner.command, whose.container, whose.pod, cgroup or None
 
 
-def _lived(batch: FlowBatch, sockets: _Sockets, places: U4) -> NDArray[np.bool_]:
-    """Whether sockets lived while rows were counted; bool, shape (n,)."""
+def _lived(
+    batch: FlowBatch, sockets: _Sockets, ends: NDArray[np.int64], numbers: U4
+) -> NDArray[np.bool_]:
+    """
+    Whether sockets lived while rows were counted.
+
+    Args:
+        batch: Of n rows.
+        sockets: Distinct ones.
+        ends: Shape (m,): numbers of rows, and of their other ends as many rows later.
+        numbers: Which socket each has, shape (m,).
+
+    Returns:
+        bool, shape (m,).
+    """
     if not sockets.made.any() and not sockets.released.any():
-        return np.ones(len(batch), np.bool_)
+        return np.ones(len(ends), np.bool_)
     offset = np.uint64(unix_offset_ns())
-    made, released = sockets.made[places], sockets.released[places]
-    late = np.where(batch.ip_protocol == TCP, np.uint64(_LATE_TCP), np.uint64(_LATE))
-    begun = (made == 0) | (batch.flow_start_ns - offset + np.uint64(_LATE) >= made)
-    ended = (released != 0) & (batch.flow_end_ns - offset > released + late)
-    return np.asarray(begun & ~ended)
+    rows = ends % len(batch)
+    made, released = sockets.made.take(numbers), sockets.released.take(numbers)
+    begun = batch.flow_start_ns.take(rows) - offset + np.uint64(_LATE) >= made
+    lived = begun | (made == 0)
+    gone = np.flatnonzero(released)
+    rows = rows[gone]
+    late = np.where(batch.ip_protocol[rows] == TCP, np.uint64(_LATE_TCP), np.uint64(_LATE))
+    lived[gone] &= batch.flow_end_ns[rows] - offset <= released[gone] + late
+    return np.asarray(lived)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import psutil
@@ -13,7 +15,7 @@ from scapy.layers.l2 import Ether
 from exporter.ebpf import inventory
 from exporter.ebpf.links import Hook
 from tests.e2e.agent import wait_until
-from tests.e2e.net import Network
+from tests.e2e.net import End, Network
 from tests.kernel.hooks import quiet_pair, send, take, watching
 
 #: The other hook differs in what is attached, which is counted exactly after any number of lives.
@@ -38,31 +40,45 @@ def in_kernel() -> set[tuple[str, int]]:
     }
 
 
-@pytest.mark.parametrize("hook", LIVES)
-def test_many_lives(network: Network, hook: Hook) -> None:
-    """Opened, attached, drained and closed: descriptors, memory, programs, maps, links, qdiscs."""
-    one, _ = quiet_pair(network)
+def live(end: End, hook: Hook) -> None:
+    """One life, in which one packet is counted."""
+    with watching(end, max_flows=64, hook=hook) as fetcher:
+        send(end, FRAME)
+        assert take(fetcher).totals.packets == 1
+
+
+def resident(process: psutil.Process) -> int:
+    """Octets that the process has in memory."""
+    gc.collect()
+    return int(process.memory_info().rss)
+
+
+def lives(end: End, hook: Hook) -> None:
+    """Many, in this process, which is as it was after the first ones."""
     process = psutil.Process()
-
-    def live() -> None:
-        with watching(one, max_flows=64, hook=hook) as fetcher:
-            send(one, FRAME)
-            assert take(fetcher).totals.packets == 1
-
-    def resident() -> int:
-        gc.collect()
-        return int(process.memory_info().rss)
-
-    kernel, qdiscs = in_kernel(), one.netns.run("tc", "qdisc", "show", "dev", one.device)
     for _ in range(WARM):
-        live()
-    descriptors, octets = sorted(Path("/proc/self/fd").iterdir()), resident()
+        live(end, hook)
+    descriptors, octets = len(list(Path("/proc/self/fd").iterdir())), resident(process)
     threads = process.num_threads()
     for _ in range(LIVES[hook] - WARM):
-        live()
-    assert resident() - octets < SLACK
-    assert len(sorted(Path("/proc/self/fd").iterdir())) == len(descriptors)
+        live(end, hook)
+    assert resident(process) - octets < SLACK
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
     assert process.num_threads() == threads
+
+
+@pytest.mark.parametrize("hook", LIVES)
+def test_many_lives(network: Network, hook: Hook) -> None:
+    """
+    Opened, attached, drained and closed: descriptors, memory, programs, maps, links, qdiscs.
+
+    The lives are those of a process of their own: what hundreds of other tests left in this one
+    comes and goes by megabytes.
+    """
+    one, _ = quiet_pair(network)
+    kernel, qdiscs = in_kernel(), one.netns.run("tc", "qdisc", "show", "dev", one.device)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        pool.submit(lives, one, hook).result()
     # The kernel frees what nobody holds a grace period later.
     wait_until(lambda: in_kernel() <= kernel, "programs, maps and links are gone")
     assert one.netns.run("tc", "qdisc", "show", "dev", one.device) == qdiscs

@@ -67,7 +67,7 @@ class Names:
     def look_up(self, addresses: Addresses) -> Found:
         """The names that hold in the addresses' window. Everything that was seen is read first."""
         numbers = np.zeros(len(addresses), np.uint32)
-        names: list[str] = [""]
+        names: tuple[str | None, ...] = (None,)
         if self.passive is not None:
             self.passive.catch_up()
             numbers, names = self.passive.find(addresses)
@@ -75,7 +75,7 @@ class Names:
             other, further = self.reverse.find(addresses, numbers == 0)
             numbers = np.where(other > 0, other + np.uint32(len(names) - 1), numbers)
             names += further[1:]
-        known = np.asarray([bool(name) for name in names])[numbers]
-        self._hits += int(known.sum())
-        self._misses += len(addresses) - int(known.sum())
-        return Found(numbers, {DOMAIN: tuple(name or None for name in names)})
+        known = int(np.count_nonzero(numbers))
+        self._hits += known
+        self._misses += len(addresses) - known
+        return Found(numbers, {DOMAIN: names})

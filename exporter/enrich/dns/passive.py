@@ -85,16 +85,10 @@ class PassiveNames:
             if packets.lost > self._lost:
                 self._lost, self._lost_at = packets.lost, self._clock()
 
-    def find(self, addresses: Addresses) -> tuple[NDArray[np.uint32], list[str]]:
-        """
-        Names that hold.
-
-        Returns:
-            Which one each address has, shape (u,), 0 for none; and the names, the first of them
-            empty.
-        """
+    def find(self, addresses: Addresses) -> tuple[NDArray[np.uint32], tuple[str | None, ...]]:
+        """Names that hold, as ``NameTable.names``."""
         with self._lock:
-            return compact(self.table, self.table.find(addresses))
+            return self.table.names(self.table.find(addresses))
 
     def state(self) -> State:
         """What it holds, and whether something was lost in the last minute."""
@@ -120,14 +114,3 @@ class PassiveNames:
     def _run(self) -> None:
         while not self._stop.wait(_INTERVAL):
             self.catch_up()
-
-
-def compact(table: NameTable, slots: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], list[str]]:
-    """As :meth:`PassiveNames.find`: the names of a batch alone, not those of the whole table."""
-    there = np.zeros(table.slots, np.bool_)
-    there[slots] = True
-    there[0] = False
-    used = np.flatnonzero(there)
-    numbers = np.zeros(table.slots, np.uint32)
-    numbers[used] = np.arange(1, len(used) + 1)
-    return numbers[slots], ["", *map(table.name, used.tolist())]

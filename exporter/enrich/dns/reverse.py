@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from exporter.enrich.base import Addresses, State
 from exporter.enrich.dns.config import ReverseConfig, split_resolver
 from exporter.enrich.dns.message import IN, PTR, Malformed, Message, answers, parse, query
-from exporter.enrich.dns.passive import compact
 from exporter.enrich.dns.table import Lifetime, NameTable
 from exporter.errors import ConfigError
 
@@ -60,7 +59,7 @@ class Networks:
         words = addresses.words()
         found = np.zeros(len(addresses), np.bool_)
         for mask, value in self._masks:
-            found |= ((words & mask) == value).all(axis=1)
+            found |= (words[:, 0] & mask[0] == value[0]) & (words[:, 1] & mask[1] == value[1])
         return found
 
 
@@ -109,7 +108,8 @@ class Counts:
         named, unnamed: Addresses that have a name, and that have none.
         failed: Addresses that no resolver said anything of.
         foreign: Datagrams that are no answer to the query.
-        left_out: Addresses that were not asked for, because too many waited.
+        left_out: Addresses of drains that were not asked for, because too many waited, or because
+            the drain had too many that are not known.
     """
 
     sent: int = 0
@@ -197,20 +197,22 @@ class ReverseNames:
 
     def find(
         self, addresses: Addresses, wanted: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.uint32], list[str]]:
+    ) -> tuple[NDArray[np.uint32], tuple[str | None, ...]]:
         """
-        Names that are known, as ``PassiveNames.find``. Others are asked for.
+        Names that are known, as ``NameTable.names``. Others are asked for.
 
         Args:
             addresses: Of a batch.
             wanted: Which of them have no name yet, shape (u,).
         """
         chosen = np.flatnonzero(wanted & self._networks.contain(addresses))
-        some = Addresses(addresses.octets[chosen], addresses.window)
+        some = addresses
+        if len(chosen) < len(addresses):
+            some = Addresses(addresses.octets.take(chosen, axis=0), addresses.window)
         numbers = np.zeros(len(addresses), np.uint32)
         with self._lock:
             slots = self.table.find(some)
-            found, names = compact(self.table, slots)
+            found, names = self.table.names(slots)
             self._ask_for(some.octets[slots == 0])
         numbers[chosen] = found
         return numbers, names
@@ -227,7 +229,8 @@ class ReverseNames:
 
     def _ask_for(self, octets: NDArray[np.uint8]) -> None:
         """With the lock held. What is on its way already stays so."""
-        for address in map(bytes, octets):
+        self.counts.left_out += max(len(octets) - _UNSETTLED, 0)
+        for address in map(bytes, octets[:_UNSETTLED]):
             if address in self._unsettled:
                 continue
             if len(self._unsettled) >= _UNSETTLED:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.batch.batch import Window
-from exporter.batch.group import Words, hash_words
+from exporter.batch.group import equal_rows, hash_words
 from exporter.enrich.base import Addresses
 
 _SECOND = 10**9
@@ -51,6 +52,7 @@ class NameTable:
         # Slot 0 stands for an address that is not here, and never holds.
         self._names = [""]
         self._addresses = [b""]
+        self._named = np.zeros(capacity + 1, np.bool_)
         self._since = np.full(capacity + 1, _NEVER, np.uint64)
         self._until = np.zeros(capacity + 1, np.uint64)
         self._words = np.zeros((capacity + 1, 2), np.uint64)
@@ -62,11 +64,6 @@ class NameTable:
 
     def __len__(self) -> int:
         return len(self._slots)
-
-    @property
-    def slots(self) -> int:
-        """More than any that :meth:`find` gives."""
-        return len(self._names)
 
     def learn(self, address: bytes, name: str, ttl: float, time_ns: int) -> None:
         """
@@ -92,6 +89,7 @@ class NameTable:
             self._index = None
             self._addresses[slot] = address
         self._names[slot] = name
+        self._named[slot] = bool(name)
         self._since[slot], self._until[slot] = time_ns, until
 
     def find(self, addresses: Addresses) -> NDArray[np.uint32]:
@@ -104,12 +102,13 @@ class NameTable:
         count = len(addresses)
         if not self._slots:
             return np.zeros(count, np.uint32)
-        slots = self._find(addresses.words())
+        slots = self._find(addresses)
         window: Window = addresses.window
-        holds = (self._since[slots] <= window.end_ns) & (self._until[slots] >= window.start_ns)
+        holds = self._since.take(slots) <= window.end_ns
+        holds &= self._until.take(slots) >= window.start_ns
         return np.where(holds, slots, np.uint32(0))
 
-    def _find(self, words: Words) -> NDArray[np.uint32]:
+    def _find(self, addresses: Addresses) -> NDArray[np.uint32]:
         """Slots of addresses, 0 for none: hashes in order take a fifth of a dictionary's time."""
         if self._index is None:
             used = np.fromiter(self._slots.values(), np.uint32, len(self._slots))
@@ -117,20 +116,36 @@ class NameTable:
             order = np.argsort(hashes)
             self._index = hashes[order], used[order]
         known, slots = self._index
-        hashes = hash_words(words)
+        words, hashes = addresses.words(), addresses.hashes
         places = np.searchsorted(known, hashes)
         places[places == len(known)] = 0
         found = slots[places]
-        right = (self._words[found] == words).all(axis=1)
+        right = equal_rows(self._words, found, words)
         # Different addresses of one hash: as good as never, and told apart.
         for place in np.flatnonzero(~right & (known[places] == hashes)).tolist():
             found[place] = self._slots.get(words[place].tobytes(), 0)
             right[place] = True
         return np.where(right, found, np.uint32(0))
 
-    def name(self, slot: int) -> str:
-        """Of a slot that :meth:`find` gave, before anything else is learned."""
-        return self._names[slot]
+    def names(self, slots: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], tuple[str | None, ...]]:
+        """
+        The names of a batch alone, not those of the whole table.
+
+        Args:
+            slots: As :meth:`find` gave them, before anything else is learned; shape (u,).
+
+        Returns:
+            Which name each has, uint32, shape (u,), 0 for none; and the names, the first ``None``.
+        """
+        there = np.zeros(len(self._names), np.bool_)
+        there[slots] = True
+        there &= self._named[: len(there)]
+        used = np.flatnonzero(there)
+        numbers = np.zeros(len(there), np.uint32)
+        numbers[used] = np.arange(1, len(used) + 1, dtype=np.uint32)
+        # The empty name of slot 0 twice: itemgetter of one place gives that alone, no tuple.
+        _, _, *names = itemgetter(0, 0, *used.tolist())(self._names)
+        return numbers[slots], (None, *names)
 
     def _slot(self, now_ns: int) -> int:
         if len(self._names) <= self._capacity:
@@ -151,6 +166,6 @@ class NameTable:
         for slot in gone.tolist():
             del self._slots[self._addresses[slot]]
             self._names[slot], self._addresses[slot] = "", b""
-        self._since[gone], self._until[gone] = _NEVER, 0
+        self._since[gone], self._until[gone], self._named[gone] = _NEVER, 0, False
         self._index = None
         self._free += gone.tolist()

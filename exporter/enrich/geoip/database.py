@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.batch.attributes import EndAttribute, Value
+from exporter.batch.group import distinct
 from exporter.enrich.base import Addresses, Found
 from exporter.enrich.chosen import chosen
 from exporter.enrich.files import open_regular
@@ -24,9 +25,8 @@ from exporter.errors import ConfigError
 
 #: Octets of a file: what a record of 32 bits can point to.
 _LARGEST = 4 << 30
-#: Records that one batch may make us decode: measured as 53 ms with cities in eight languages.
-#: Addresses of the others are unknown in this batch.
-AT_ONCE = 4096
+#: Records that one batch may make us decode. Addresses of the others are unknown in this batch.
+AT_ONCE = 2048
 
 _GROUPS: tuple[tuple[tuple[EndAttribute, ...], Callable[[Any], tuple[Value, ...]]], ...] = (
     (GEO, geo_of),
@@ -84,7 +84,8 @@ class Database:
     def _look_up(self, addresses: Addresses) -> tuple[Found, ...]:
         self._batch += 1
         found = self._tree.find(addresses.octets, addresses.is_ipv4())
-        records, first, where = np.unique(found, return_index=True, return_inverse=True)
+        first, where = distinct(found.view(np.uint64)[:, np.newaxis])
+        records = found.take(first)
         places = np.searchsorted(self._records, records)
         places[places == len(self._records)] = 0
         known = self._records[places] == records if len(self) else np.zeros(len(records), np.bool_)
@@ -108,8 +109,6 @@ class Database:
 
     def _decode(self, packed: bytes) -> Any:
         """The record that an address leads to; ``None`` if it is damaged."""
-        from maxminddb import InvalidDatabaseError
-
         ipv4 = packed.startswith(bytes(10) + b"\xff\xff")
         text = (
             socket.inet_ntop(socket.AF_INET, packed[12:])
@@ -118,7 +117,8 @@ class Database:
         )
         try:
             return self._reader.get(text)
-        except (InvalidDatabaseError, ValueError) as err:
+        # RuntimeError is InvalidDatabaseError, of a package that not every agent needs.
+        except (RuntimeError, ValueError) as err:
             self.problem = f"its record of {text} is damaged: {' '.join(str(err).split())}"
             return None
 

@@ -27,7 +27,7 @@ _LONGEST = 256
 
 def geo_of(record: Any) -> tuple[Value, ...]:
     """Values of ``GEO``; ``None`` where the record has none."""
-    if not isinstance(record, Mapping):
+    if not isinstance(record, dict):
         return (None,) * len(GEO)
     country = _code(record, "country", "iso_code", "country_code")
     return (
@@ -43,10 +43,10 @@ def as_of(record: Any) -> tuple[Value, ...]:
     Values of ``AS``: of GeoLite2-ASN and GeoIP2-ISP (flat), of GeoIP2-Enterprise (``traits``), of
     IPinfo (``asn`` is "AS" and the number).
     """
-    if not isinstance(record, Mapping):
+    if not isinstance(record, dict):
         return (None,) * len(AS)
     traits = record.get("traits")
-    for place in (record, traits if isinstance(traits, Mapping) else {}):
+    for place in (record, traits if isinstance(traits, dict) else {}):
         if "autonomous_system_number" in place:
             organization = place.get("autonomous_system_organization")
             return _number(place["autonomous_system_number"]), _text(organization)
@@ -59,7 +59,7 @@ def _code(record: Mapping[str, Any], key: str, nested: str, flat: str) -> str | 
     ``country_code`` where ``country`` is its name, else ``country``.
     """
     value = record.get(key)
-    code = value.get(nested) if isinstance(value, Mapping) else record.get(flat, value)
+    code = value.get(nested) if isinstance(value, dict) else record.get(flat, value)
     return code if isinstance(code, str) and len(code) == 2 else None
 
 
@@ -67,7 +67,7 @@ def _region(record: Mapping[str, Any], country: str | None) -> str | None:
     """Of MaxMind the largest subdivision; of IPinfo ``region_code``."""
     parts = record.get("subdivisions")
     first = parts[0] if isinstance(parts, list) and parts else {}
-    code = first.get("iso_code") if isinstance(first, Mapping) else None
+    code = first.get("iso_code") if isinstance(first, dict) else None
     code = _text(code or record.get("region_code"))
     if code is None or country is None:
         return None
@@ -76,9 +76,9 @@ def _region(record: Mapping[str, Any], country: str | None) -> str | None:
 
 def _city(record: Mapping[str, Any]) -> str | None:
     city = record.get("city")
-    if isinstance(city, Mapping):
+    if isinstance(city, dict):
         names = city.get("names")
-        return _text(names.get("en")) if isinstance(names, Mapping) else None
+        return _text(names.get("en")) if isinstance(names, dict) else None
     return _text(city)
 
 

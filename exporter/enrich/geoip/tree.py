@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.batch.batch import U1
+from exporter.batch.batch import U1, U8
+from exporter.batch.group import distinct
 
 #: What an IPv6 tree has IPv4 addresses under: ::/96.
 _PREFIX_BITS = 96
+#: Octets of addresses that are walked together. Many addresses of a batch are of few /16, /64.
+_PARTS4, _PARTS6 = (2, 2), (4, 4, 6, 2)
 
 
 class Tree:
@@ -62,40 +65,63 @@ class Tree:
             int64, shape (u,): the record's number, equal for addresses that share one; 0 for none.
         """
         found = np.zeros(len(octets), np.int64)
-        found[ipv4] = self._walk(octets[ipv4, 12:], self._start4)
+        found[ipv4] = self._walk(octets[ipv4, 12:], self._start4, _PARTS4)
         if self._ip_version == 6:
-            found[~ipv4] = self._walk(octets[~ipv4], 0)
+            found[~ipv4] = self._walk(octets[~ipv4], 0, _PARTS6)
+        found[found <= self._count] = 0
         return found
 
-    def _walk(self, octets: NDArray[np.uint8], start: int) -> NDArray[np.int64]:
+    def _walk(self, octets: U1, start: int, parts: tuple[int, ...]) -> NDArray[np.int64]:
+        """
+        What the tree has for addresses.
+
+        Args:
+            octets: uint8, shape (u, 4) or (u, 16).
+            start: Node that all begin at.
+            parts: Octets that are walked together, in all as many as an address has.
+        """
         nodes = np.full(len(octets), start, np.int64)
-        found = np.zeros(len(octets), np.int64)
-        if start >= self._count:
-            # All of IPv4 is one record, or none.
-            found[:] = start if start > self._count else 0
-            return found
-        rows = np.arange(len(octets))
-        for bit in range(octets.shape[1] * 8):
+        at = 0
+        for size in parts:
+            rows = np.flatnonzero(nodes < self._count)
             if not len(rows):
                 break
-            sides = octets[rows, bit >> 3] >> np.uint8(7 - (bit & 7)) & np.uint8(1)
-            nodes = self._record(nodes, sides)
+            # What many addresses have in common is walked once for all of them.
+            part = np.zeros((len(rows), 8), np.uint8)
+            part[:, 8 - size :] = octets[rows, at : at + size]
+            words = np.column_stack((nodes[rows].view(np.uint64), part.view(">u8").reshape(-1)))
+            first, numbers = distinct(words)
+            one_each = words.take(first, axis=0)
+            ends = self._steps(one_each[:, 0].astype(np.int64), one_each[:, 1], 8 * size)
+            nodes[rows] = ends.take(numbers)
+            at += size
+        return nodes
+
+    def _steps(self, nodes: NDArray[np.int64], path: U8, count: int) -> NDArray[np.int64]:
+        """So many steps from each node, or until it is none: the lowest bits of ``path``."""
+        found = nodes.copy()
+        rows = np.arange(len(nodes))
+        for bit in range(count - 1, -1, -1):
+            nodes = self._record(nodes, path >> np.uint64(bit) & np.uint64(1))
             ended = nodes >= self._count
             if ended.any():
                 found[rows[ended]] = nodes[ended]
-                rows, nodes = rows[~ended], nodes[~ended]
-        found[found == self._count] = 0
+                rows, nodes, path = rows[~ended], nodes[~ended], path[~ended]
+                if not len(rows):
+                    break
+        found[rows] = nodes
         return found
 
-    def _record(self, nodes: NDArray[np.int64], sides: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def _record(self, nodes: NDArray[np.int64], sides: U8) -> NDArray[np.int64]:
         """What stands on one side of each node."""
         places = nodes * self._stride
+        which = sides.view(np.int64)
         if self._size == 28:
             # The middle octet has the highest bits of both.
-            words = self._words[places + sides * np.int64(3)].astype(np.int64)
+            words = self._words.take(places + which * 3).astype(np.int64)
             left = words >> 8 | (words & 0xF0) << 20
-            return np.where(sides == 0, left, words & 0x0FFFFFFF)
-        words = self._words[places + sides * np.int64(self._stride // 2)].astype(np.int64)
+            return np.where(which == 0, left, words & 0x0FFFFFFF)
+        words = self._words.take(places + which * (self._stride // 2)).astype(np.int64)
         return words >> 8 if self._size == 24 else words
 
     def _ipv4_start(self) -> int:
@@ -103,5 +129,5 @@ class Tree:
         for _ in range(_PREFIX_BITS):
             if node >= self._count:
                 break
-            node = int(self._record(np.array([node]), np.zeros(1, np.uint8))[0])
+            node = int(self._record(np.array([node]), np.zeros(1, np.uint64))[0])
         return node

@@ -75,10 +75,11 @@ class CommunityId(Local):
         keys = batch.key_words()
         tuples = np.empty((len(keys), 5), np.uint64)
         for start in range(0, len(keys), _BLOCK):
-            tuples[start : start + _BLOCK] = _canonical(keys[start : start + _BLOCK])
+            some = slice(start, start + _BLOCK)
+            _canonical(keys[some], tuples[some])
         # Both directions of a flow are equal by now, and are hashed once.
         first, numbers = distinct(tuples)
-        texts = self._texts(tuples.take(first, axis=0))[numbers]
+        texts = self._texts(tuples.take(first, axis=0)).take(numbers)
         return replace(batch, added={**batch.added, COMMUNITY_ID: texts})
 
     def _texts(self, tuples: U8) -> NDArray[Any]:
@@ -94,28 +95,24 @@ class CommunityId(Local):
         return texts
 
 
-def _canonical(keys: U8) -> U8:
+def _canonical(keys: U8, out: U8) -> None:
     """
     What is hashed of rows: their ends in order, ICMP's types as ports.
 
     Args:
         keys: ``FlowBatch.key_words()``, shape (n, 6).
-
-    Returns:
-        uint64, shape (n, 5): ``Connections.words()``.
+        out: As that of :func:`connections`.
     """
     protocol = keys[:, 5] >> np.uint64(48) & np.uint64(0xFF)
     first, second = keys[:, 4] >> np.uint64(32) & np.uint64(0xFFFF), keys[:, 4] >> np.uint64(48)
     portless = ~_HAS_PORTS[protocol]
     first[portless] = second[portless] = 0
-    one_way = np.zeros(len(keys), np.bool_)
     icmp = np.flatnonzero((protocol == ICMP) | (protocol == ICMPV6))
     kind, code = second[icmp] >> np.uint64(8), second[icmp] & np.uint64(0xFF)
     answer = _COUNTERPARTS[protocol[icmp], kind]
     first[icmp] = kind
     second[icmp] = np.where(answer < 0, code, answer.astype(np.uint64))
-    one_way[icmp] = answer < 0
-    return connections(keys, first, second, one_way).words()
+    connections(keys, first, second, icmp[answer < 0], out)
 
 
 def _blocks(tuples: U8, seed: int, *, ipv4: bool) -> NDArray[np.uint32]:

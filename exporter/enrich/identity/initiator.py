@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from exporter.batch.attributes import Attribute, Entities, Value
 from exporter.batch.batch import U1, U8, FlowBatch
+from exporter.batch.ends import hash_ends
 from exporter.batch.group import OTHER_SEED, SEED, hash_words
 from exporter.batch.record import ICMP, ICMPV6, SCTP, TCP, UDP
 from exporter.enrich.base import Local, State
-from exporter.enrich.identity.connection import connections
 from exporter.enrich.identity.memory import Memory
 
 INITIATOR = Attribute(
@@ -46,8 +46,6 @@ NOBODY, SOURCE, DESTINATION = 0, 1, 2
 RULES = ("syn", "remembered", "icmp", "port")
 _SYN_RULE, _REMEMBERED, _ICMP_RULE, _PORT = range(len(RULES))
 _SYN, _SYN_ACK = 0x02, 1
-#: Rows whose connections are found together: what is needed on the way stays in the CPU's cache.
-_BLOCK = 8192
 _SYSTEM, _CLIENTS = 1024, 32_768
 #: Source: RFC 792; RFC 4443 section 4; RFC 4861; RFC 2710.
 _REQUESTS = {ICMP: (8, 10, 13, 15, 17), ICMPV6: (128, 130, 133, 135, 139, 144)}
@@ -99,13 +97,16 @@ class Initiator(Local):
         if not len(tcp):
             return
         claim = _claims(batch.tcp_control_bits[tcp], batch.tcp_flag_sets[tcp])
-        hashes, tags, flipped = _hashes(batch.key_words(), tcp)
+        words = batch.key_words()
+        one, other = hash_ends(words if len(tcp) == len(words) else words.take(tcp, axis=0))
+        flipped = one > other
+        # Two hashes of a connection, whichever end the source is.
+        hashes = hash_words((one + other)[:, np.newaxis], SEED)
+        tags = hash_words((one ^ other)[:, np.newaxis], OTHER_SEED)
         # Of a connection, not of a row: 0 if the low end began, 1 if the high one did.
         began = ((claim == DESTINATION) ^ flipped).astype(np.uint8)
-        now_ns = batch.window.end_ns
         claims = _earliest(tags, began, np.flatnonzero(claim), batch.flow_start_ns[tcp])
-        self._memory.put(hashes[claims], tags[claims], began[claims], now_ns)
-        known, found = self._memory.get(hashes, tags, now_ns)
+        known, found = self._memory.exchange(hashes, tags, began, claims, batch.window.end_ns)
         claimed = claim != NOBODY
         # One that the memory had no room for still says it of itself.
         began = np.where(found, known, began)
@@ -114,19 +115,6 @@ class Initiator(Local):
         rule[tcp[said]] = np.where(claimed[said], _SYN_RULE, _REMEMBERED)
         self._hits += int(np.count_nonzero(found & ~claimed))
         self._misses += len(tcp) - len(said)
-
-
-def _hashes(words: U8, rows: NDArray[np.int64]) -> tuple[U8, U8, NDArray[np.bool_]]:
-    """Two hashes of some rows' connections, and whether the source is the high end."""
-    hashes, tags = np.empty((2, len(rows)), np.uint64)
-    flipped = np.empty(len(rows), np.bool_)
-    for start in range(0, len(rows), _BLOCK):
-        some = slice(start, start + _BLOCK)
-        ends = connections(words.take(rows[some], axis=0))
-        ordered = ends.words()
-        hashes[some], tags[some] = hash_words(ordered, SEED), hash_words(ordered, OTHER_SEED)
-        flipped[some] = ends.flipped
-    return hashes, tags, flipped
 
 
 def _claims(control_bits: NDArray[np.uint16], flag_sets: U1) -> U1:
@@ -138,8 +126,9 @@ def _claims(control_bits: NDArray[np.uint16], flag_sets: U1) -> U1:
 
 def _earliest(tags: U8, began: U1, rows: NDArray[np.int64], start_ns: U8) -> NDArray[np.int64]:
     """A row of each connection; where they do not say the same, the one that began first."""
-    ordered = rows[np.argsort(tags[rows])]
-    same = tags[ordered[1:]] == tags[ordered[:-1]]
+    ordered = rows.take(np.argsort(tags.take(rows)))
+    of_ordered = tags.take(ordered)
+    same = of_ordered[1:] == of_ordered[:-1]
     if (same & (began[ordered[1:]] != began[ordered[:-1]])).any():
         ordered = rows[np.lexsort((start_ns[rows], tags[rows]))]
         same = tags[ordered[1:]] == tags[ordered[:-1]]

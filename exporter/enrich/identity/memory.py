@@ -44,60 +44,67 @@ class Memory:
     def __len__(self) -> int:
         return int(np.count_nonzero(self._tags))
 
-    def get(self, hashes: U8, tags: U8, now_ns: int) -> tuple[U1, NDArray[np.bool_]]:
+    def exchange(
+        self, hashes: U8, tags: U8, values: U1, told: I8, now_ns: int
+    ) -> tuple[U1, NDArray[np.bool_]]:
         """
-        What is remembered of connections, and whether anything is. They were seen now.
+        Remember something of some connections, and say what is remembered of all. They were seen
+        now.
 
         Args:
             hashes: uint64, shape (n,).
             tags: Another hash of each.
+            values: uint8, shape (n,): what to remember.
+            told: Of which rows; of each connection one at most.
             now_ns: Unix ns.
-        """
-        values, known = np.empty(len(tags), np.uint8), np.empty(len(tags), np.bool_)
-        for start in range(0, len(tags), _BLOCK):
-            some = slice(start, start + _BLOCK)
-            found, place = self._find(hashes[some], tags[some])
-            found &= self._seen_ns.take(place) >= now_ns - self._expiry_ns
-            self._seen_ns.put(place[found], now_ns)
-            values[some], known[some] = self._values.take(place), found
-        return values, known
 
-    def put(self, hashes: U8, tags: U8, values: U1, now_ns: int) -> None:
-        """
-        Remember something of connections, each given once.
-
-        Args:
-            hashes: uint64, shape (n,).
-            tags: Another hash of each.
-            values: uint8, shape (n,).
-            now_ns: Unix ns.
+        Returns:
+            What is remembered of each, uint8, shape (n,); and whether anything is.
         """
         found, place = self._find(hashes, tags)
-        self._set(place[found], tags[found], values[found], now_ns)
-        rest = np.flatnonzero(~found)
-        sets = place[rest] // WAYS
-        order = np.argsort(sets, kind="stable")
-        rest, sets = rest[order], sets[order]
+        there = found[told]
+        known = told[there]
+        self._set(place[known], tags[known], values[known], now_ns)
+        if len(known) < len(told):
+            self._add(told[~there], place, tags, values, now_ns)
+            # What was not there may be now, and what was there may have made room.
+            found, place = self._find(hashes, tags)
+        found &= self._seen_ns.take(place) >= now_ns - self._expiry_ns
+        self._seen_ns.put(place[found], now_ns)
+        return self._values.take(place), found
+
+    def _add(self, rows: I8, place: I8, tags: U8, values: U1, now_ns: int) -> None:
+        """What is not there yet; ``place`` is any in its set."""
+        sets = place.take(rows) // WAYS
+        # Set and row in one number: sorting it is a fraction of what a stable argsort takes.
+        bits = len(rows).bit_length()
+        marked = sets << bits | np.arange(len(rows))
+        marked.sort()
+        rows, sets = rows.take(marked & ((1 << bits) - 1)), marked >> bits
         begins = np.flatnonzero(np.diff(sets, prepend=-1))
-        rank = np.arange(len(rest)) - np.repeat(begins, np.diff(begins, append=len(rest)))
+        rank = np.arange(len(rows)) - np.repeat(begins, np.diff(begins, append=len(rows)))
         for turn in range(WAYS):
-            some = rank == turn
-            if not some.any():
+            some = np.flatnonzero(rank == turn)
+            if not len(some):
                 break
-            rows = rest[some]
-            oldest = sets[some] * WAYS + self._seen_ns[sets[some]].argmin(axis=1)
+            row, set_ = rows.take(some), sets.take(some)
+            oldest = set_ * WAYS + self._seen_ns.take(set_, axis=0).argmin(axis=1)
             live = self._seen_ns.take(oldest) >= now_ns - self._expiry_ns
             self.evictions += int(np.count_nonzero(live))
-            self._set(oldest, tags[rows], values[rows], now_ns)
+            self._set(oldest, tags.take(row), values.take(row), now_ns)
         self.evictions += int(np.count_nonzero(rank >= WAYS))
 
     def _find(self, hashes: U8, tags: U8) -> tuple[NDArray[np.bool_], I8]:
         """Whether each is there, and its place; of one that is not, a place of its set."""
-        sets = (hashes & self._mask).astype(np.int64)
-        equal = self._tags.take(sets, axis=0) == (tags | _TAKEN)[:, np.newaxis]
-        way = equal.argmax(axis=1)
-        found = equal.ravel().take(np.arange(0, equal.size, WAYS) + way)
-        return found, sets * WAYS + way
+        found, place = np.empty(len(tags), np.bool_), np.empty(len(tags), np.int64)
+        for start in range(0, len(tags), _BLOCK):
+            some = slice(start, start + _BLOCK)
+            sets = (hashes[some] & self._mask).astype(np.int64)
+            equal = self._tags.take(sets, axis=0) == (tags[some] | _TAKEN)[:, np.newaxis]
+            way = equal.argmax(axis=1)
+            place[some] = sets * WAYS + way
+            found[some] = equal.ravel().take(np.arange(0, equal.size, WAYS) + way)
+        return found, place
 
     def _set(self, places: I8, tags: U8, values: U1, now_ns: int) -> None:
         self._tags.put(places, tags | _TAKEN)

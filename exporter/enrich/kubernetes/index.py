@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from exporter.batch.batch import U8
+from exporter.enrich.base import Addresses
 from exporter.enrich.kubernetes.addresses import AddressTable, Row, row_of
 from exporter.enrich.kubernetes.history import (
     I8,
@@ -117,16 +117,17 @@ class Index:
         with self.lock:
             return {*self._entities.get(kind, ()), *self._links.get(kind, ())}
 
-    def look_up(self, words: U8, start_ns: int) -> Answer:
+    def look_up(self, addresses: Addresses, start_ns: int) -> Answer:
         """
         Who has addresses. The caller has the lock.
 
         Args:
-            words: uint64, shape (u, 2), as ``Addresses.words``.
+            addresses: Of a batch.
             start_ns: No flow began before, Unix ns.
         """
         self.merge()
-        rows = self._table.find(words)
+        words = addresses.words()
+        rows = self._table.find(words, addresses.hashes)
         slots, since = self._table.take(rows)
         timed = since > start_ns
         slots[timed] = 0

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from operator import itemgetter
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from exporter.enrich.kubernetes.index import Answer, Index
 
 #: Objects that are prepared before a drain may come in between: some milliseconds.
 _CHUNK = 1_000
+#: A batch with more than one in so many of all objects is given all of them: choosing takes longer.
+_FEW = 4
 #: Seconds without news after which /readyz says so, though no request has failed.
 _QUIET = 60.0
 
@@ -63,7 +66,8 @@ class KubernetesSource:
         self.index = Index()
         self.index.on_settle = self.prepare
         self.feeds: list[Feed] = []
-        self._values: NDArray[Any] = np.full((len(self.attributes), 1), None, object)
+        #: By attribute, of every slot; right where ``_filled``.
+        self._values: list[list[Value]] = [[None] for _ in self.attributes]
         self._filled = np.ones(1, np.bool_)
         self._hits = self._misses = self._doubts = 0
 
@@ -114,18 +118,13 @@ class KubernetesSource:
             return nothing
         self.index.forget(min(start_ns or time.time_ns(), time.time_ns()) - index.KEEP_NS)
         with self.index.lock:
-            answer = self.index.look_up(addresses.words(), start_ns)
-            used = self._used(answer)
-            self._fill(used)
-            columns = self._values[:, used].tolist()
-        numbers = np.searchsorted(used, answer.slots).astype(np.uint32)
-        known = int((answer.slots != 0).sum() + answer.timed.sum())
+            answer = self.index.look_up(addresses, start_ns)
+            numbers, columns = self._chosen(answer)
+        known = int(np.count_nonzero(answer.slots) + np.count_nonzero(answer.timed))
         self._hits += known
         self._misses += count - known
-        values = {
-            what: tuple(column) for what, column in zip(self.attributes, columns, strict=True)
-        }
-        return Found(numbers, values, self._timed(answer, used))
+        values = dict(zip(self.attributes, columns, strict=True))
+        return Found(numbers[answer.slots], values, self._timed(answer, numbers))
 
     def prepare(self) -> None:
         """
@@ -147,7 +146,7 @@ class KubernetesSource:
         oldest = min((one.caught_up_ns for one in self.feeds), default=time.time_ns())
         return (time.time_ns() - oldest) / 1e9 if oldest else float("inf")
 
-    def _timed(self, answer: Answer, used: NDArray[np.int64]) -> Timed | None:
+    def _timed(self, answer: Answer, numbers: U4) -> Timed | None:
         if not answer.timed.any():
             return None
         place = np.cumsum(answer.timed) - 1
@@ -155,25 +154,38 @@ class KubernetesSource:
         def decide(which: NDArray[np.int64], start_ns: U8, end_ns: U8) -> U4:
             slots, doubts = answer.holds.decide(place[which], start_ns, end_ns)
             self._doubts += doubts
-            return np.searchsorted(used, slots).astype(np.uint32)
+            return numbers[slots]
 
         return Timed(answer.timed, decide)
 
-    def _used(self, answer: Answer) -> NDArray[np.int64]:
-        """Slots that the answer may be about, ascending, 0 first. The caller has the lock."""
-        marks = np.zeros(self._refresh()[-1] + 1, np.bool_)
-        marks[0] = True
-        marks[answer.slots] = True
-        marks[answer.holds.slots] = True
-        return np.flatnonzero(marks)
+    def _chosen(self, answer: Answer) -> tuple[U4, Sequence[tuple[Value, ...]]]:
+        """
+        Values of what an answer may be about. The caller has the lock.
+
+        Returns:
+            Which entity each slot is; and a column of values for each attribute.
+        """
+        there = np.zeros(len(self._refresh()), np.bool_)
+        there[0] = True
+        there[answer.slots] = True
+        there[answer.holds.slots] = True
+        used = np.flatnonzero(there)
+        if _FEW * len(used) > len(there) and self._filled[: len(there)].all():
+            return np.arange(len(there), dtype=np.uint32), [tuple(one) for one in self._values]
+        self._fill(used)
+        numbers = np.zeros(len(there), np.uint32)
+        numbers[used] = np.arange(len(used), dtype=np.uint32)
+        # The unknown one twice: itemgetter of one place gives that alone, no tuple.
+        choose = itemgetter(0, *used.tolist())
+        return numbers, [choose(column)[1:] for column in self._values]
 
     def _refresh(self) -> NDArray[np.int64]:
         """Forget values of what has changed. The caller has the lock. Slots, ascending, 0 first."""
         changed, everything, count = self.index.changes()
         if count > len(self._filled):
-            more = count - len(self._filled) + count // 8
-            room = np.full((len(self.attributes), more), None, object)
-            self._values = np.concatenate((self._values, room), axis=1)
+            more = count - len(self._filled)
+            for column in self._values:
+                column.extend([None] * more)
             self._filled = np.pad(self._filled, (0, more))
         if everything:
             self._filled[1:] = False
@@ -185,9 +197,9 @@ class KubernetesSource:
         """Values of objects that have changed since they were last asked for."""
         todo = used[~self._filled[used]]
         if len(todo):
-            rows = np.empty((len(todo), len(self.attributes)), object)
-            rows[:] = [self._of(slot) for slot in todo.tolist()]
-            self._values[:, todo] = rows.T
+            for slot in todo.tolist():
+                for column, value in zip(self._values, self._of(slot), strict=True):
+                    column[slot] = value
             self._filled[todo] = True
 
     def _of(self, slot: int) -> tuple[Value, ...]:

@@ -74,6 +74,13 @@ class _Ranges(NamedTuple):
         ]
         return found
 
+    def find_numbers(self, addresses: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """As :meth:`find`; searching for numbers in order takes less than half, text does not."""
+        order = np.argsort(addresses)
+        found = np.empty(len(addresses), np.uint32)
+        found[order] = self.find(addresses.take(order))
+        return found
+
 
 class PrefixTable:
     """
@@ -112,8 +119,8 @@ class PrefixTable:
         """uint32, shape (u,): places in ``columns``, 0 where no prefix holds the address."""
         numbers = np.zeros(len(addresses), np.uint32)
         ipv4 = addresses.is_ipv4()
-        low = np.ascontiguousarray(addresses.octets[ipv4, 12:]).view(">u4").reshape(-1)
-        numbers[ipv4] = self._ipv4.find(low.astype(np.uint32))
+        low = (addresses.words()[:, 1] >> np.uint64(32)).astype(np.uint32).byteswap()
+        numbers[ipv4] = self._ipv4.find_numbers(low[ipv4])
         if not ipv4.all():
             # NumPy compares such text octet by octet: the order of addresses.
             whole = np.ascontiguousarray(addresses.octets[~ipv4]).view("S16").reshape(-1)

@@ -69,7 +69,7 @@ def test_what_is_found() -> None:
     ]  # fmt: skip
     assert names[0] is None
     assert {name for name in names if name} == {"one.test", "r3.test", "two.test"}
-    assert len(names) == 5
+    assert len(names) == 4
     state = source.state()
     assert (state.hits, state.misses, state.entries, state.problem) == (3, 2, 6, "")
     assert (state.events["answers"], state.events["reverse_sent"]) == (3, 0)

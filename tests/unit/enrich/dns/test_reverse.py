@@ -118,7 +118,7 @@ def asking(*replies: Reply, clock: Clock | None = None, **settings: Any) -> Iter
 def names_of(source: ReverseNames, *texts: str, at: int = 1000) -> list[str]:
     some = addresses(*texts, window=Window(at * SECOND, at * SECOND))
     numbers, names = source.find(some, np.ones(len(some), np.bool_))
-    return [names[number] for number in numbers]
+    return [names[number] or "" for number in numbers]
 
 
 def settled(source: ReverseNames) -> bool:

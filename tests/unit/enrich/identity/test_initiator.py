@@ -179,14 +179,16 @@ def test_memory_is_bounded() -> None:
     hashes = np.zeros(count, np.uint64)
     tags = np.arange(1, 2 * count, 2, dtype=np.uint64)
     values = (tags % 3).astype(np.uint8)
+    alone, nothing = np.zeros(1, np.int64), np.empty(0, np.int64)
     for number in range(count):
         some = slice(number, number + 1)
-        memory.put(hashes[some], tags[some], values[some], number)
+        found, known = memory.exchange(hashes[some], tags[some], values[some], alone, number)
+        assert (found.tolist(), known.tolist()) == ([values[number]], [True])
     assert memory.evictions == count - WAYS
     assert len(memory) == WAYS
-    found, known = memory.get(hashes, tags, count)
+    found, known = memory.exchange(hashes, tags, values * 0, nothing, count)
     assert known.tolist() == [number >= count - WAYS for number in range(count)]
     assert (found[known] == values[known]).all()
-    memory.put(hashes, tags, values, count + 11)
+    memory.exchange(hashes, tags, values, np.arange(count), count + 11)
     assert memory.evictions == 2 * (count - WAYS)
     assert len(memory) == WAYS

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.batch.batch import Window
+from exporter.enrich.base import Addresses
 from exporter.enrich.kubernetes import index as index_module
 from exporter.enrich.kubernetes.index import Index, Moment
 from exporter.enrich.kubernetes.objects import Entity, Link
@@ -104,8 +106,7 @@ class World:
 
     def who(self, address: bytes, start: int, end: int) -> str:
         """As the index says."""
-        words = np.frombuffer(address, np.uint64).reshape(1, 2)
-        answer = self.index.look_up(words, start)
+        answer = self.index.look_up(asked(address), start)
         slot = int(answer.slots[0])
         if answer.timed[0]:
             times = np.array([[start], [end]], np.uint64)
@@ -128,12 +129,16 @@ acts = st.tuples(
 )
 
 
+def asked(address: bytes) -> Addresses:
+    """One address of a batch, whose time is said in other ways."""
+    return Addresses(np.frombuffer(address, np.uint8).reshape(1, 16), Window(0, 0))
+
+
 def every_flow(world: World, address: bytes) -> list[tuple[int, int, str]]:
     """Start, end and whose it is said to be, of all flows that there can have been."""
     spans = [(begun, begun + took) for begun in range(world.now + 8) for took in (0, 1, 4, 30)]
-    words = np.frombuffer(address, np.uint64).reshape(1, 2)
     start, end = np.array(spans, np.uint64).T
-    answer = world.index.look_up(words, 0)
+    answer = world.index.look_up(asked(address), 0)
     slots = np.full(len(spans), answer.slots[0], np.int64)
     if answer.timed[0]:
         slots, _ = answer.holds.decide(np.zeros(len(spans), np.int64), start, end)
