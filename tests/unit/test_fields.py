@@ -47,7 +47,7 @@ def test_any_name(batch: FlowBatch, name: str, data: st.DataObject) -> None:
     other = data.draw(st.sampled_from(texts))
     mask = Match([("where", f"{name}={text}"), ("where", f"{name}={other}")]).mask(batch)
     assert mask.tolist() == [is_so(r, name, text) or is_so(r, name, other) for r in some]
-    both = [("where", f"{name}={text}"), ("where", "protocol=tcp")]
+    both = [("where", f"{name}={text}"), ("protocol", "tcp")]
     expected = [is_so(r, name, text) and r.ip_protocol == 6 for r in some]
     assert Match(both).mask(batch).tolist() == expected
     assert Match(both[1:], both[:1]).mask(batch).tolist() == [
