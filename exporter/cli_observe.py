@@ -144,7 +144,11 @@ def servers_of(parsed: argparse.Namespace) -> list[Server]:
     Raises:
         ConfigError: If an address is none, or a file cannot be used.
     """
+    from exporter.errors import ConfigError
+
     if not parsed.server:
+        if any(value for name, value in vars(parsed).items() if name.startswith("tls")):
+            raise ConfigError("TLS is for agents elsewhere: give --server")
         return []
     from exporter.observe_remote import Server
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from google.protobuf.message import DecodeError
 
 from exporter._pb import observe_pb2 as pb
 from exporter.credentials import TlsConfig, read
@@ -26,6 +27,7 @@ from exporter.errors import ConfigError, ControlError, ExporterError
 from exporter.observe import Wanted
 from exporter.quantities import split_host_port
 from exporter.status import Lines
+from exporter.telemetry import printable
 from exporter.top import Asked
 
 OBSERVE, TOP = "/flowexporter.Observer/Observe", "/flowexporter.Observer/Top"
@@ -34,14 +36,14 @@ _TLS = "tls://"
 _AGAIN = 1.0
 #: Messages that wait to be printed; more wait with the servers, which drop what is too much.
 _WAITING = 16
-#: Server -> milliseconds, octets. A connection that is not there after 5 s is reported.
+#: Milliseconds and octets. A connection that is not there after ten seconds is reported.
 _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", 16 << 20),
-    ("grpc.min_reconnect_backoff_ms", 5000),
+    ("grpc.min_reconnect_backoff_ms", 10_000),
 ]
 #: Of gRPC's messages: a status, and the address again.
 _PREFIX = re.compile(r"^([A-Z_]+: )?(ipv[46]:\S+: )?(?=.)")
@@ -138,7 +140,11 @@ class Messages:
 
     def __iter__(self) -> Iterator[bytes]:
         for message in self._call:
-            yield pb.Lines.FromString(message).lines
+            try:
+                lines = pb.Lines.FromString(message).lines
+            except DecodeError as err:
+                raise ControlError(f"{len(message)} octets are no flowexporter.Lines") from err
+            yield lines
 
 
 @contextmanager
@@ -188,7 +194,8 @@ def _channel(server: Server) -> Any:
 
 def _error(server: Server, err: Any) -> ExporterError:
     """What a status means, in one line."""
-    status, said = err.code().name, " ".join((err.details() or "").split())
+    # What others say goes to a terminal.
+    status, said = err.code().name, printable(" ".join((err.details() or "").split()))
     if status == "INVALID_ARGUMENT":
         return ConfigError(said)
     if status == "RESOURCE_EXHAUSTED" and "larger than max" in said:
@@ -253,8 +260,11 @@ def recent(servers: Iterable[Server], wanted: Wanted, say: Say) -> Generator[byt
 
 
 def _end(line: bytes) -> str:
-    record = orjson.loads(line)
-    return str(record["TimeFlowEndMs"] if "SrcAddr" in record else record["time"]["end"])
+    try:
+        record = orjson.loads(line)
+        return str(record["TimeFlowEndMs"] if "SrcAddr" in record else record["time"]["end"])
+    except (orjson.JSONDecodeError, KeyError, TypeError) as err:
+        raise ControlError(f"a line that is no flow: {err!r}") from None
 
 
 def follow(servers: Iterable[Server], wanted: Wanted, say: Say) -> Generator[bytes]:
@@ -372,5 +382,5 @@ def _pump(messages: Messages, to: socket.socket, failures: list[Exception]) -> N
         try:
             for message in messages:
                 to.sendall(message)
-        except (grpc.RpcError, OSError) as err:
+        except (grpc.RpcError, ExporterError, OSError) as err:
             failures.append(err)

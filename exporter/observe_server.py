@@ -102,7 +102,7 @@ class ObserveServer:
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", _REQUEST),
             ("grpc.max_allowed_incoming_connections", self._config.clients + _SPARE),
-            ("grpc.server_handshake_timeout_ms", 10_000),
+            ("grpc.server_handshake_timeout_ms", 20_000),
             # Who is gone without a word is found out, and may find out about us.
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),

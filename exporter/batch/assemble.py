@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -70,9 +71,7 @@ def assemble(records: Sequence[FlowRecord]) -> FlowBatch:
         for name, (attribute, kind) in _COLUMNS.items()
     }
     for end, short in _ENDS:
-        macs = b"".join(
-            bytes.fromhex(getattr(record, f"{end}_mac").replace(":", "")) for record in records
-        )
+        macs = b"".join(_mac(getattr(record, f"{end}_mac")) for record in records)
         columns[f"{short}_mac"] = np.frombuffer(macs, np.uint8).reshape(-1, 6)
     return FlowBatch(
         key=key,
@@ -129,6 +128,12 @@ def _of(attribute: Attribute, records: Sequence[FlowRecord]) -> Entities:
     return Entities(np.array(rows, np.uint32), {attribute: tuple(values)})
 
 
+@functools.lru_cache(maxsize=1 << 16)
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+@functools.lru_cache(maxsize=1 << 16)
 def _packed(text: str) -> bytes:
     address = ipaddress.ip_address(text)
     return IPV4_PREFIX + address.packed if address.version == 4 else address.packed

@@ -70,6 +70,17 @@ def test_flags_are_the_conditions() -> None:
     assert offered == there
 
 
+def test_tls_of_nobody() -> None:
+    """It is not passed over that no agent elsewhere is named."""
+    parser = argparse.ArgumentParser()
+    cli_observe.add_arguments(parser)
+    with pytest.raises(ConfigError, match="give --server"):
+        cli_observe.servers_of(parser.parse_args(["--tls-ca-cert-files", "a.pem,b.pem"]))
+    lists = ["--server", "h:1", "--tls-ca-cert-files", "/a.pem,/b.pem"]
+    with pytest.raises(ConfigError, match=r"cannot read /a\.pem"):
+        cli_observe.servers_of(parser.parse_args(lists))
+
+
 def numbered(first: int, rows: int) -> FlowBatch:
     return make_batch(*(Row(src_port=first + n, flow_end_ns=first + n + 1) for n in range(rows)))
 
