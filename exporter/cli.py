@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from typing import Any, NoReturn
 from exporter import __version__, cli_consume, cli_kube_cache, cli_observe, cli_top
 from exporter.ebpf.errors import BpfError
 from exporter.errors import CaptureError, CaptureFileError, ConfigError, ExporterError
+
+log = logging.getLogger(__name__)
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -83,8 +86,16 @@ def _run(parsed: argparse.Namespace) -> int:
 
     config = _config(parsed)
     setup_log(config.log_level)
+    _say_what_is_ignored()
     _require_privileges("run")
     return Service(config, Source(lambda: _config(parsed), parsed.config)).run()
+
+
+def _say_what_is_ignored() -> None:
+    from exporter.netobserv import ignored
+
+    for serious, line in ignored(os.environ):
+        log.log(logging.WARNING if serious else logging.INFO, "%s", line)
 
 
 def _replay(parsed: argparse.Namespace) -> int:
