@@ -1,8 +1,8 @@
 """
 NetObserv's environment variables, so that its DaemonSet can be pointed at this agent.
 
-Read only where they are clearly meant: a target, brokers, or EXPORT is set. What this agent does not
-do does not keep it from starting: :func:`ignored` says what each such variable would have done.
+Read only where they are clearly meant: a target, brokers, or EXPORT is set. What this agent does
+not do does not keep it from starting: :func:`ignored` says what such a variable would have done.
 Source: netobserv-ebpf-agent, pkg/config/config.go, 1.12.
 """
 
@@ -98,7 +98,9 @@ IGNORED: dict[str, Ignored] = {
         "enrich.names adds the names that answers gave to addresses",
     ),
     "ENABLE_NETWORK_EVENTS_MONITORING": _feature("add events of network policies (NetworkEvents)"),
-    "ENABLE_PKT_TRANSLATION": _feature("add addresses after translation (XlatSrcAddr and the like)"),
+    "ENABLE_PKT_TRANSLATION": _feature(
+        "add addresses after translation (XlatSrcAddr and the like)"
+    ),
     "ENABLE_IPSEC_TRACKING": _feature("add what IPsec did (IPSecStatus)"),
     "ENABLE_TLS_TRACKING": _feature("add version and cipher of TLS (TLSVersion and the like)"),
     "ENABLE_OPENSSL_TRACKING": _feature("log what OpenSSL encrypts"),
