@@ -269,15 +269,18 @@ def test_what_asks_for_nothing(environment: dict[str, str]) -> None:
 def test_a_line_says_what_it_would_have_done() -> None:
     """And what to do; what changes the records is a warning, the rest is not."""
     asked = {"FLOW_FILTER_RULES": "[" + "x" * 500 + "]", "GOGC": "400", "ENABLE_RTT": "T"}
-    said = dict((line, serious) for serious, line in ignored(TARGET | asked))
+    said = {line: serious for serious, line in ignored(TARGET | asked)}
     assert list(said.values()) == [True, True, False]
-    assert list(said) == [
-        "ENABLE_RTT=T is ignored: it would add the round-trip time of TCP (TimeFlowRttNs)",
+    rtt, rules, gogc = said
+    assert rtt == "ENABLE_RTT=T is ignored: it would add the round-trip time of TCP (TimeFlowRttNs)"
+    assert rules == (
         f"FLOW_FILTER_RULES=[{'x' * 59}... is ignored: it would export, or sample, some flows only;"
-         " all are exported; 'exclude' in the configuration leaves flows out",
-        "GOGC=400 is ignored: it would set how often garbage is collected;"
-         " this agent is not written in Go",
-    ]
+        " all are exported; 'exclude' in the configuration leaves flows out"
+    )
+    assert gogc == (
+        "GOGC=400 is ignored: it would set how often garbage is collected; this agent is not "
+        "written in Go"
+    )
 
 
 def test_of_others_nothing_is_said() -> None:
