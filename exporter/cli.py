@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from exporter import __version__, cli_consume, cli_kube_cache, cli_observe, cli_top
 from exporter.ebpf.errors import BpfError
-from exporter.errors import CaptureError, CaptureFileError, ConfigError, ExporterError
+from exporter.errors import CaptureFileError, ConfigError, ExporterError
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +81,14 @@ def _fail(err: Exception, code: int) -> int:
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    from exporter.capabilities import require
     from exporter.service import Service, Source
     from exporter.telemetry import setup_log
 
     config = _config(parsed)
     setup_log(config.log_level)
     _say_what_is_ignored()
-    _require_privileges("run")
+    require("run", config)
     return Service(config, Source(lambda: _config(parsed), parsed.config)).run()
 
 
@@ -99,9 +100,10 @@ def _say_what_is_ignored() -> None:
 
 
 def _replay(parsed: argparse.Namespace) -> int:
+    from exporter.capabilities import require
     from exporter.replay.replay import replay
 
-    _require_privileges("replay")
+    require("replay")
     config = _config(parsed)
     replayed = replay(parsed.file, config.capture)
     balance = _print_flows(replayed, config, parsed.schema or "otel", as_table=parsed.table)
@@ -201,9 +203,10 @@ def _ledger_text(ledger: dict[str, Any]) -> str:
 
 
 def _unpin(parsed: argparse.Namespace) -> int:
+    from exporter.capabilities import require
     from exporter.capture.store import unpin_all
 
-    _require_privileges("unpin")
+    require("unpin")
     left = unpin_all(_config(parsed).capture.pin or "auto")
     if left is None:
         print("nothing is pinned", file=sys.stderr)
@@ -245,16 +248,6 @@ def _dump_config(parsed: argparse.Namespace) -> int:
 
     print(dump(_config(parsed)), end="")
     return DONE
-
-
-def _require_privileges(command: str) -> None:
-    from exporter.doctor import missing_privileges
-
-    missing = missing_privileges()
-    if missing:
-        raise CaptureError(
-            f"'{command}' needs {', '.join(missing)}: run it as root, for example with sudo"
-        )
 
 
 #: Attribute of the parsed arguments -> path of the key it sets.
