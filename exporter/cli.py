@@ -235,8 +235,11 @@ def _doctor(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> int:
     from exporter.enrich.table import Surroundings, make
     from exporter.exclude.excluder import Excluder
+    from exporter.telemetry import setup_log
 
     config = _config(parsed)
+    setup_log(config.log_level)
+    _say_what_is_ignored()
     # Expressions are read where it is known what they can name.
     enrichment = make(config.enrich, config.agent, Surroundings(dict))
     Excluder(config.exclude, enrichment.attributes())

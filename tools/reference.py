@@ -208,7 +208,7 @@ Capabilities do not open files. Who is not root needs, beside them:
 | what | for |
 | --- | --- |
 | `/run/flow-exporter`, to write to | `ledger`, `observe` and `top`; without, a warning |
-| the directory of the pins, to write to | `--pin`; a BPF file system is root's unless told not to be |
+| the directory of the pins, to write to | `--pin`; a BPF file system is root's |
 | all processes in `/proc` (`hostPID`) | `capture.containers`, `enrich.processes` |
 | CAP_NET_BIND_SERVICE, or a port above 1023 | `metrics.address`, sinks of type `prometheus` |
 
