@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +19,9 @@ from typing import Any, NoReturn
 
 from exporter import __version__, cli_consume, cli_kube_cache, cli_observe, cli_top
 from exporter.ebpf.errors import BpfError
-from exporter.errors import CaptureError, CaptureFileError, ConfigError, ExporterError
+from exporter.errors import CaptureFileError, ConfigError, ExporterError
+
+log = logging.getLogger(__name__)
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -78,19 +81,29 @@ def _fail(err: Exception, code: int) -> int:
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    from exporter.capabilities import require
     from exporter.service import Service, Source
     from exporter.telemetry import setup_log
 
     config = _config(parsed)
     setup_log(config.log_level)
-    _require_privileges("run")
+    _say_what_is_ignored()
+    require("run", config)
     return Service(config, Source(lambda: _config(parsed), parsed.config)).run()
 
 
+def _say_what_is_ignored() -> None:
+    from exporter.netobserv import ignored
+
+    for serious, line in ignored(os.environ):
+        log.log(logging.WARNING if serious else logging.INFO, "%s", line)
+
+
 def _replay(parsed: argparse.Namespace) -> int:
+    from exporter.capabilities import require
     from exporter.replay.replay import replay
 
-    _require_privileges("replay")
+    require("replay")
     config = _config(parsed)
     replayed = replay(parsed.file, config.capture)
     balance = _print_flows(replayed, config, parsed.schema or "otel", as_table=parsed.table)
@@ -190,9 +203,10 @@ def _ledger_text(ledger: dict[str, Any]) -> str:
 
 
 def _unpin(parsed: argparse.Namespace) -> int:
+    from exporter.capabilities import require
     from exporter.capture.store import unpin_all
 
-    _require_privileges("unpin")
+    require("unpin")
     left = unpin_all(_config(parsed).capture.pin or "auto")
     if left is None:
         print("nothing is pinned", file=sys.stderr)
@@ -221,8 +235,11 @@ def _doctor(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> int:
     from exporter.enrich.table import Surroundings, make
     from exporter.exclude.excluder import Excluder
+    from exporter.telemetry import setup_log
 
     config = _config(parsed)
+    setup_log(config.log_level)
+    _say_what_is_ignored()
     # Expressions are read where it is known what they can name.
     enrichment = make(config.enrich, config.agent, Surroundings(dict))
     Excluder(config.exclude, enrichment.attributes())
@@ -234,16 +251,6 @@ def _dump_config(parsed: argparse.Namespace) -> int:
 
     print(dump(_config(parsed)), end="")
     return DONE
-
-
-def _require_privileges(command: str) -> None:
-    from exporter.doctor import missing_privileges
-
-    missing = missing_privileges()
-    if missing:
-        raise CaptureError(
-            f"'{command}' needs {', '.join(missing)}: run it as root, for example with sudo"
-        )
 
 
 #: Attribute of the parsed arguments -> path of the key it sets.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.capabilities import COMMANDS, KEYS, effective
 from exporter.capture.census import SO_NETNS_COOKIE
 from exporter.capture.cgroups import cgroup_root
 from exporter.capture.config import CaptureConfig, entry_octets
@@ -19,9 +20,6 @@ from exporter.ebpf.cpus import possible_cpus
 from exporter.ebpf.errors import FeatureMissing
 from exporter.ebpf.features import Answer
 from exporter.ebpf.pinning import DEFAULT_ROOT, in_bpffs
-
-#: Bits of CapEff: include/uapi/linux/capability.h.
-_NET_ADMIN, _SYS_ADMIN, _PERFMON, _BPF = 12, 21, 38, 39
 
 
 @dataclass(frozen=True)
@@ -44,29 +42,28 @@ class Finding:
     required: bool
 
 
-def missing_privileges() -> list[str]:
-    """Names of the capabilities that capturing needs and this process lacks."""
-    effective = _effective_capabilities()
-    if effective >> _SYS_ADMIN & 1:
-        return [] if effective >> _NET_ADMIN & 1 else ["CAP_NET_ADMIN"]
-    wanted = {"CAP_BPF": _BPF, "CAP_PERFMON": _PERFMON, "CAP_NET_ADMIN": _NET_ADMIN}
-    return [name for name, bit in wanted.items() if not effective >> bit & 1]
-
-
 def examine() -> list[Finding]:
     """Everything that decides whether and how well this host can be observed."""
-    return [*_host(), *_kernel(), *_mounts(), *_identities(), *_memory()]
+    return [*_privileges(), *_host(), *_kernel(), *_mounts(), *_identities(), *_memory()]
+
+
+def _privileges() -> Iterator[Finding]:
+    """What ``run`` needs, and what each key that needs more adds to it."""
+    held = effective()
+    for feature in (COMMANDS["run"], *KEYS):
+        base = feature is COMMANDS["run"]
+        lacks = ", ".join(feature.missing(held))
+        cost = "run as root, or grant them" if base else f"{feature.name} cannot be used"
+        yield Finding(
+            "privileges" if base else f"privileges for {feature.name}",
+            "no" if lacks else "yes",
+            f"lacks {lacks}" if lacks else ", ".join(feature.needs),
+            cost if lacks else "",
+            base,
+        )
 
 
 def _host() -> Iterator[Finding]:
-    missing = missing_privileges()
-    yield Finding(
-        "privileges",
-        "no" if missing else "yes",
-        f"lacks {', '.join(missing)}" if missing else "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
-        "run as root, or grant them" if missing else "",
-        True,
-    )
     mounted = in_bpffs(DEFAULT_ROOT)
     yield Finding(
         "BPF file system",
@@ -195,10 +192,3 @@ def can_capture(findings: list[Finding]) -> bool:
 def heading() -> str:
     """Which host this is."""
     return f"{platform.node()}: Linux {os.uname().release} {platform.machine()}"
-
-
-def _effective_capabilities() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return int(line.split()[1], 16)
-    return 0

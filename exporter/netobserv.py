@@ -1,20 +1,19 @@
 """
 NetObserv's environment variables, so that its DaemonSet can be pointed at this agent.
 
-Read only where they are clearly meant: a target, brokers, or EXPORT is set. What we cannot do is
-said in the log, once, and does not keep the agent from starting.
+Read only where they are clearly meant: a target, brokers, or EXPORT is set. What this agent does
+not do does not keep it from starting: :func:`ignored` says what such a variable would have done.
+Source: netobserv-ebpf-agent, pkg/config/config.go, 1.12.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from exporter.errors import ConfigError
 from exporter.quantities import join_host_port
-
-log = logging.getLogger(__name__)
 
 _EXPORTS = ("grpc", "kafka", "ipfix+udp", "ipfix+tcp", "direct-flp")
 #: EXPORT -> what it says of the sink's section.
@@ -25,6 +24,10 @@ _KINDS: dict[str, dict[str, Any]] = {
 }
 _MARKERS = ("TARGET_HOST", "FLOWS_TARGET_HOST", "KAFKA_BROKERS", "EXPORT")
 _TRUE = ("1", "t", "true")
+#: Characters of a value in a line of the log.
+_SHOWN = 60
+#: Of a broker without one. Source: segmentio/kafka-go, dialer.go.
+_KAFKA_PORT = 9092
 #: KAFKA_SASL_TYPE in lower case -> what Kafka calls it.
 _SASL = {"plain": "PLAIN", "scramsha512": "SCRAM-SHA-512"}
 #: Levels of logrus that are called otherwise here.
@@ -49,20 +52,146 @@ _KEYS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "LOG_LEVEL": (("log_level",), lambda text: _LOG_LEVELS.get(text.lower(), text.lower())),
 }
 
-#: Features that are off by default and not here (yet): asking for one is worth a line.
-_UNSUPPORTED = (
-    "ENABLE_RTT",
-    "ENABLE_PKT_DROPS",
-    "ENABLE_DNS_TRACKING",
-    "ENABLE_NETWORK_EVENTS_MONITORING",
-    "ENABLE_PKT_TRANSLATION",
-    "ENABLE_IPSEC_TRACKING",
-    "ENABLE_TLS_TRACKING",
-    "ENABLE_OPENSSL_TRACKING",
-    "ENABLE_UDN_MAPPING",
-    "EBPF_PROGRAM_MANAGER_MODE",
-    "KAFKA_TLS_INSECURE_SKIP_VERIFY",
-)
+
+@dataclass(frozen=True)
+class Ignored:
+    """
+    A variable that means something to NetObserv's agent and nothing to this one.
+
+    Args:
+        would: What it does there, after "it would".
+        here: What this agent does instead, or what to do; empty if there is nothing to say.
+        when: Whether a value asks for it.
+        needs: A variable that must be true too; empty for none.
+        serious: Records, or who may read them, are otherwise than asked for.
+    """
+
+    would: str
+    here: str = ""
+    when: Callable[[str], bool] = bool
+    needs: str = ""
+    serious: bool = False
+
+    def asked(self, variable: str, environment: Mapping[str, str]) -> bool:
+        """Whether this environment asks for it."""
+        value = environment.get(variable, "").strip()
+        return self.when(value) and (not self.needs or _is_true(environment.get(self.needs, "")))
+
+
+def _is_true(text: str) -> bool:
+    return text.strip().lower() in _TRUE
+
+
+def _feature(would: str, here: str = "") -> Ignored:
+    return Ignored(would, here, when=_is_true, serious=True)
+
+
+_GO = "this agent is not written in Go"
+#: Others say more about a feature that is in this table, and mean nothing while it is off:
+#: BPFMAN_BPF_FS_PATH, DNS_TRACKING_PORT, FLP_CONFIG, NETWORK_EVENTS_MONITORING_GROUP_ID,
+#: OPENSSL_PATH, PCA_SERVER_PORT, STALE_ENTRIES_EVICT_TIMEOUT.
+IGNORED: dict[str, Ignored] = {
+    "ENABLE_RTT": _feature("add the round-trip time of TCP (TimeFlowRttNs)"),
+    "ENABLE_PKT_DROPS": _feature("add what the kernel dropped (PktDropPackets and the like)"),
+    "ENABLE_DNS_TRACKING": _feature(
+        "add id, flags and latency of DNS answers (DnsId and the like)",
+        "enrich.names adds the names that answers gave to addresses",
+    ),
+    "ENABLE_NETWORK_EVENTS_MONITORING": _feature("add events of network policies (NetworkEvents)"),
+    "ENABLE_PKT_TRANSLATION": _feature(
+        "add addresses after translation (XlatSrcAddr and the like)"
+    ),
+    "ENABLE_IPSEC_TRACKING": _feature("add what IPsec did (IPSecStatus)"),
+    "ENABLE_TLS_TRACKING": _feature("add version and cipher of TLS (TLSVersion and the like)"),
+    "ENABLE_OPENSSL_TRACKING": _feature("log what OpenSSL encrypts"),
+    "ENABLE_UDN_MAPPING": _feature("add user-defined networks of OVN (Udns)"),
+    "QUIC_TRACKING_MODE": Ignored(
+        "add version and headers of QUIC (QuicVersion and the like)",
+        when=lambda text: text not in ("", "0"),
+        serious=True,
+    ),
+    "FLOW_FILTER_RULES": Ignored(
+        "export, or sample, some flows only",
+        "all are exported; 'exclude' in the configuration leaves flows out",
+        when=lambda text: text not in ("", "[]"),
+        serious=True,
+    ),
+    "INTERFACE_IPS": Ignored(
+        "observe only interfaces with an address in these networks",
+        "name them in INTERFACES",
+        serious=True,
+    ),
+    "EBPF_PROGRAM_MANAGER_MODE": _feature(
+        "use the programs that bpfman has loaded", "this agent loads and attaches its own"
+    ),
+    "KAFKA_TLS_INSECURE_SKIP_VERIFY": _feature(
+        "believe any certificate", "brokers are verified: give KAFKA_TLS_CA_CERT_PATH"
+    ),
+    "METRICS_TLS_CERT_PATH": Ignored(
+        "serve metrics with TLS",
+        "they are served without: let METRICS_SERVER_ADDRESS be 127.0.0.1 behind a proxy",
+        needs="METRICS_ENABLE",
+        serious=True,
+    ),
+    "METRICS_PREFIX": Ignored(
+        "be the beginning of metrics' names",
+        "they begin with flow_exporter_",
+        needs="METRICS_ENABLE",
+    ),
+    "METRICS_LEVEL": Ignored(
+        "add labels to metrics", when=lambda text: text not in ("", "info"), needs="METRICS_ENABLE"
+    ),
+    "GRPC_RECONNECT_TIMER": Ignored(
+        "connect again every so often, to spread agents over collectors",
+        "a connection is kept until either side ends it",
+        when=lambda text: text not in ("", "0", "0s"),
+    ),
+    "TCX_ATTACH_ANCHOR_INGRESS": Ignored(
+        "attach before all others", "this agent attaches after them", when=lambda t: t == "head"
+    ),
+    "TCX_ATTACH_ANCHOR_EGRESS": Ignored(
+        "attach before all others", "this agent attaches after them", when=lambda t: t == "head"
+    ),
+    "TC_ATTACH_RETRIES": Ignored("limit how often attaching is tried"),
+    "KAFKA_ASYNC": Ignored(
+        "not wait for the brokers' answers", "they are always waited for", when=_is_true
+    ),
+    "KAFKA_BATCH_MESSAGES": Ignored("limit messages in a request", "KAFKA_BATCH_SIZE limits it"),
+    "BUFFERS_LENGTH": Ignored("limit batches that wait", "queue.rows of the sink limits rows"),
+    "EXPORTER_BUFFER_LENGTH": Ignored(
+        "limit batches that wait", "queue.rows of the sink limits rows"
+    ),
+    "ENABLE_FLOWS_RINGBUF_FALLBACK": Ignored(
+        "lose packets that the flow map cannot take",
+        "a ring buffer takes them",
+        when=lambda text: text != "" and not _is_true(text),
+    ),
+    "PREFERRED_INTERFACE_FOR_MAC_PREFIX": Ignored(
+        "choose among interfaces with one index",
+        "they are told apart by their network namespace",
+    ),
+    "FORCE_GARBAGE_COLLECTION": Ignored("collect garbage after each drain", _GO),
+    "GOGC": Ignored("set how often garbage is collected", _GO),
+    "GOMEMLIMIT": Ignored(
+        "limit memory softly", "capture.flow_memory and the sinks' queue.rows limit it"
+    ),
+    "PPROF_ADDR": Ignored("serve profiles of Go's runtime", _GO),
+}
+
+
+def ignored(environment: Mapping[str, str]) -> Iterator[tuple[bool, str]]:
+    """
+    Whether it is serious, and one line, for each variable that asks for what this agent does not
+    do. Nothing without NetObserv's variables.
+    """
+    if not _meant(environment):
+        return
+    for variable, one in IGNORED.items():
+        if one.asked(variable, environment):
+            value = environment[variable].strip()
+            shown = value if len(value) <= _SHOWN else value[:_SHOWN] + "..."
+            here = f"; {one.here}" if one.here else ""
+            yield one.serious, f"{variable}={shown} is ignored: it would {one.would}{here}"
 
 
 def translate(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -82,11 +211,10 @@ def translate(environment: Mapping[str, str]) -> dict[str, Any]:
     direction = environment.get("DIRECTION", "both")
     if direction in ("ingress", "egress"):
         _set(layer, ("capture", "egress" if direction == "ingress" else "ingress"), False)
-    if environment.get("METRICS_ENABLE", "").lower() in _TRUE:
+    if _is_true(environment.get("METRICS_ENABLE", "")):
         host = environment.get("METRICS_SERVER_ADDRESS", "")
         port = environment.get("METRICS_SERVER_PORT", "9090")
         _set(layer, ("metrics", "address"), join_host_port(host, port))
-    _mention_unsupported(environment)
     return layer
 
 
@@ -97,7 +225,9 @@ def _meant(environment: Mapping[str, str]) -> bool:
 
 
 def _sink(environment: Mapping[str, str]) -> dict[str, Any]:
-    export = environment.get("EXPORT", "grpc")
+    export = environment.get("EXPORT") or "grpc"
+    if _is_true(environment.get("ENABLE_PCA", "")):
+        raise ConfigError("ENABLE_PCA: it would export packets, and this agent exports flows")
     if export == "kafka":
         return _kafka(environment)
     kind = _KINDS.get(export)
@@ -123,17 +253,23 @@ def _kafka(environment: Mapping[str, str]) -> dict[str, Any]:
         raise ConfigError("EXPORT=kafka needs KAFKA_BROKERS")
     sink: dict[str, Any] = {
         "type": "kafka",
-        "brokers": environment["KAFKA_BROKERS"],
+        "brokers": [_with_port(text) for text in environment["KAFKA_BROKERS"].split(",")],
         "topic": environment.get("KAFKA_TOPIC") or "network-flows",
         "compression": environment.get("KAFKA_COMPRESSION") or "none",
     }
     if environment.get("KAFKA_BATCH_SIZE"):
         sink["max_octets"] = environment["KAFKA_BATCH_SIZE"]
-    if environment.get("KAFKA_ENABLE_TLS", "").lower() in _TRUE:
+    if _is_true(environment.get("KAFKA_ENABLE_TLS", "")):
         sink["tls"] = _tls(environment, "KAFKA_TLS")
-    if environment.get("KAFKA_ENABLE_SASL", "").lower() in _TRUE:
+    if _is_true(environment.get("KAFKA_ENABLE_SASL", "")):
         sink["sasl"] = _sasl(environment)
     return sink
+
+
+def _with_port(broker: str) -> str:
+    broker = broker.strip()
+    # An IPv6 address without a port has brackets, or it could not be told from one with a port.
+    return broker if ":" in broker.rpartition("]")[2] else f"{broker}:{_KAFKA_PORT}"
 
 
 def _tls(environment: Mapping[str, str], prefix: str) -> dict[str, str]:
@@ -168,11 +304,3 @@ def _set(layer: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     for section in sections:
         layer = layer.setdefault(section, {})
     layer[key] = value
-
-
-def _mention_unsupported(environment: Mapping[str, str]) -> None:
-    asked = [name for name in _UNSUPPORTED if environment.get(name, "").lower() in _TRUE]
-    if environment.get("FLOW_FILTER_RULES"):
-        asked.append("FLOW_FILTER_RULES")
-    if asked:
-        log.warning("not supported, and ignored: %s", ", ".join(asked))

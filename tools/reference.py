@@ -2,7 +2,8 @@
 Write the reference pages that are made from the code: ``python tools/reference.py [--check]``.
 
 docs/reference/record.md from the one column table and the enrichers, configuration.md from the
-models and their docstrings, metrics.md from what the collector declares.
+models and their docstrings, metrics.md from what the collector declares, capabilities.md from the
+one table of them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from exporter.batch.attributes import SIDES, EndAttribute
 from exporter.batch.schema import COLUMNS
+from exporter.capabilities import COMMANDS, KEYS
 from exporter.capture.config import CaptureConfig
 from exporter.config import ENV_PREFIX, Config, MetricsConfig, ObserveConfig
 from exporter.credentials import ServerTlsConfig, TlsConfig
@@ -184,6 +186,78 @@ def metrics_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+_CAPABILITIES = """
+Root has them all, unless a container or a service takes some away. Another user can have them as
+ambient capabilities. Nothing needs a way to more: `no_new_privs` may be set, and every other
+capability dropped. The agent looks at its start, before anything is attached: one line says what is
+missing and what needs it, and it ends with exit code 1. `flow-exporter doctor` shows the same for a
+host.
+"""
+_BESIDE = """
+CAP_SYS_ADMIN makes up for CAP_BPF and CAP_PERFMON: the kernel takes it for both.
+
+## What needs no more
+
+Filters instead of TCX, `--loader bcc`, names from DNS answers, Kubernetes, every sink, and `--pin`
+where a BPF file system is mounted. If none is, the agent mounts one at `/sys/fs/bpf`, for which it
+needs CAP_SYS_ADMIN, or says so. `doctor`, `check` and `dump-config` need nothing, and `doctor`
+cannot tell everything without.
+
+## Files
+
+Capabilities do not open files. Who is not root needs, beside them:
+
+| what | for |
+| --- | --- |
+| `/run/flow-exporter`, to write to | `ledger`, `observe` and `top`; without, a warning |
+| the directory of the pins, to write to | `--pin`; a BPF file system is root's |
+| all processes in `/proc` (`hostPID`) | `capture.containers`, `enrich.processes` |
+| CAP_NET_BIND_SERVICE, or a port above 1023 | `metrics.address`, sinks of type `prometheus` |
+
+## How to give them
+
+With systemd:
+
+```ini
+[Service]
+User=flow-exporter
+AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_NET_ADMIN
+CapabilityBoundingSet=CAP_BPF CAP_PERFMON CAP_NET_ADMIN
+NoNewPrivileges=yes
+RuntimeDirectory=flow-exporter
+```
+
+In a container of Kubernetes, which gives capabilities to root only:
+
+```yaml
+securityContext:
+  runAsUser: 0
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+    add: [BPF, PERFMON, NET_ADMIN]
+```
+"""
+
+
+def capabilities_page() -> str:
+    """Which capability is for what."""
+    lines = [
+        _MADE,
+        "# Capabilities\n",
+        _CAPABILITIES.lstrip(),
+        "| what | needs | to |",
+        "| --- | --- | --- |",
+    ]
+    for kind, features in (("command", COMMANDS.values()), ("key", KEYS)):
+        for feature in features:
+            name = f"`{feature.name}`" if kind == "command" else f"`{feature.name}`, beside `run`'s"
+            for capability, purpose in feature.needs.items():
+                lines.append(f"| {name} | {capability} | {purpose} |")
+    return "\n".join(lines) + "\n" + _BESIDE
+
+
 def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
@@ -220,6 +294,7 @@ PAGES = {
     "record.md": record_page,
     "configuration.md": configuration_page,
     "metrics.md": metrics_page,
+    "capabilities.md": capabilities_page,
 }
 
 

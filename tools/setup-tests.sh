@@ -19,6 +19,7 @@ command -v java >/dev/null || missing="$missing openjdk-17-jre-headless"
 "$here/setup-ipfix.sh"
 "$here/setup-prometheus.sh"
 "$here/setup-otelcol.sh"
+"$here/setup-flp.sh"
 "$here/setup-kubernetes.sh"
 # Without a network the tests say what is missing.
 python3 "$here/fetch-kafka.py" || true

@@ -345,7 +345,11 @@ def _ensure(root: Path) -> Path:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             _libbpf.mount(_KIND, str(root), "mode=700")
         except OSError as err:
-            raise BpfError(f"mount a BPF file system at {root}", err.errno or 0) from err
+            advice = f"that needs CAP_SYS_ADMIN: run 'mount -t bpf bpf {root}' before"
+            refused = err.errno == errnos.EPERM
+            raise BpfError(
+                f"mount a BPF file system at {root}", err.errno or 0, advice if refused else ""
+            ) from err
         log.info("mounted a BPF file system at %s", root)
         there = _kinds(root)
     if there[-1:] != [_KIND]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from exporter.credentials import TlsConfig, read
+from exporter.quantities import split_host_port
 
 #: Reconnect soon: the spacing of retries is the fan-out's business.
 _OPTIONS: list[tuple[str, int | str]] = [
@@ -35,10 +36,21 @@ def open_channel(target: str, tls: TlsConfig | None) -> Any:
     options = list(_OPTIONS)
     if tls is None:
         return grpc.insecure_channel(target, options)
-    if tls.server_name:
-        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    if name := tls.server_name or _without_dot(target):
+        options.append(("grpc.ssl_target_name_override", name))
     # Says in words what is wrong with a file; gRPC would say that a handshake failed.
     tls.context()
     # In the order that gRPC wants them.
     files = [read(p) if p is not None else None for p in (tls.ca, tls.key, tls.certificate)]
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(*files), options)
+
+
+def _without_dot(target: str) -> str:
+    """
+    The host of a name such as ``flp.example.``, which resolvers do not search for; else empty.
+
+    Neither certificates nor TLS have that dot, and servers in Go refuse who sends it.
+    Source: RFC 6066 section 3.
+    """
+    host, _ = split_host_port(target)
+    return host.removesuffix(".") if host.endswith(".") else ""

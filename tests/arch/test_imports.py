@@ -56,6 +56,7 @@ COMPOSITION = (
 )
 #: Modules beside the rooms that know little.
 OTHERS: dict[str, tuple[str, ...]] = {
+    "capabilities": ("errors",),
     # For downstream consumers, who have neither sinks nor a kernel.
     "decode": ("_pb", "batch", "errors"),
     "netobserv": ("errors", "quantities"),

@@ -140,7 +140,7 @@ def test_not_root(command: list[str]) -> None:
         check=False,
     )
     line = one_line(done.stderr)
-    assert "needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN: run it as root" in line
+    assert "needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN: root lacks them here, so add BPF" in line
     assert done.returncode == 1
 
 

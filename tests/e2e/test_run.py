@@ -356,7 +356,7 @@ def test_netobservs_environment(network: Network, tmp_path: Path) -> None:
     (record,) = collector.records()
     assert (record.transport.src_port, record.direction) == (77, 1)
     assert record.agent_ip.ipv4 == 0xC6336401
-    assert "not supported, and ignored: ENABLE_RTT" in agent.log
+    assert "WARNING ENABLE_RTT=true is ignored: it would add the round-trip time" in agent.log
 
 
 def test_doctor() -> None:

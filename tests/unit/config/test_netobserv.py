@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from exporter.config import Config, load
 from exporter.credentials import TlsConfig
 from exporter.errors import ConfigError
-from exporter.netobserv import translate
+from exporter.netobserv import ignored, translate
 from exporter.sinks.grpc.config import GrpcConfig
 from exporter.sinks.ipfix.config import IpfixConfig
 from exporter.sinks.kafka.config import KafkaConfig, SaslConfig
@@ -152,6 +151,7 @@ def test_common_variables_alone_mean_nothing(environment: dict[str, str]) -> Non
         (TARGET | {"EXPORT": "direct-flp"}, "EXPORT=direct-flp: this version exports by kafka, "),
         ({"EXPORT": "ipfix+udp"}, "EXPORT=ipfix+udp needs TARGET_HOST and TARGET_PORT"),
         (TARGET | {"EXPORT": "kafka"}, "EXPORT=kafka needs KAFKA_BROKERS"),
+        (TARGET | {"ENABLE_PCA": "true"}, "ENABLE_PCA: it would export packets"),
         (KAFKA | {"KAFKA_ENABLE_SASL": "true"}, "needs KAFKA_SASL_CLIENT_ID_PATH"),
         (
             KAFKA | {"KAFKA_ENABLE_SASL": "true", "KAFKA_SASL_TYPE": "kerberos"},
@@ -172,13 +172,135 @@ def test_what_cannot_be(environment: dict[str, str], expected: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_what_is_not_supported_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Features that are asked for and not here do not keep the agent from starting."""
-    with caplog.at_level(logging.WARNING, "exporter.netobserv"):
-        loaded(ENABLE_RTT="true", ENABLE_DNS_TRACKING="false", FLOW_FILTER_RULES="[]")
-    assert [record.getMessage() for record in caplog.records] == [
-        "not supported, and ignored: ENABLE_RTT, FLOW_FILTER_RULES"
-    ]
+#: Every variable that NetObserv's agent reads (pkg/config/config.go, 1.12) or its operator sets
+#: (agent_controller.go), and a value that asks for something else than its default.
+ALL = {
+    "AGENT_IP": "192.0.2.1",
+    "AGENT_IP_IFACE": "local",
+    "AGENT_IP_TYPE": "ipv6",
+    "TARGET_HOST": "other",
+    "TARGET_PORT": "1",
+    "TARGET_TLS_CA_CERT_PATH": "/ca.pem",
+    "GRPC_MESSAGE_MAX_FLOWS": "500",
+    "GRPC_RECONNECT_TIMER": "5m",
+    "INTERFACES": "eth0",
+    "EXCLUDE_INTERFACES": "eth1",
+    "BUFFERS_LENGTH": "100",
+    "INTERFACE_IPS": "192.0.2.0/24",
+    "EXPORTER_BUFFER_LENGTH": "100",
+    "CACHE_MAX_FLOWS": "120000",
+    "CACHE_ACTIVE_TIMEOUT": "15s",
+    "DIRECTION": "egress",
+    "LOG_LEVEL": "debug",
+    "SAMPLING": "50",
+    "TC_ATTACH_MODE": "tc",
+    "TC_ATTACH_RETRIES": "9",
+    "TCX_ATTACH_ANCHOR_INGRESS": "head",
+    "TCX_ATTACH_ANCHOR_EGRESS": "head",
+    "LISTEN_INTERFACES": "poll",
+    "LISTEN_POLL_PERIOD": "20s",
+    "KAFKA_TOPIC": "flows",
+    "KAFKA_BATCH_MESSAGES": "10485",
+    "KAFKA_BATCH_SIZE": "1048576",
+    "KAFKA_ASYNC": "true",
+    "KAFKA_COMPRESSION": "lz4",
+    "KAFKA_TLS_INSECURE_SKIP_VERIFY": "true",
+    "PPROF_ADDR": "127.0.0.1:6060",
+    "ENABLE_RTT": "true",
+    "FORCE_GARBAGE_COLLECTION": "true",
+    "ENABLE_PKT_DROPS": "true",
+    "ENABLE_DNS_TRACKING": "true",
+    "METRICS_ENABLE": "true",
+    "METRICS_LEVEL": "debug",
+    "METRICS_SERVER_ADDRESS": "127.0.0.1",
+    "METRICS_SERVER_PORT": "9400",
+    "METRICS_TLS_CERT_PATH": "/cert.pem",
+    "METRICS_PREFIX": "netobserv_agent_",
+    "FLOW_FILTER_RULES": '[{"ip_cidr":"0.0.0.0/0","action":"Accept","protocol":"TCP"}]',
+    "ENABLE_NETWORK_EVENTS_MONITORING": "true",
+    "ENABLE_PKT_TRANSLATION": "true",
+    "EBPF_PROGRAM_MANAGER_MODE": "true",
+    "ENABLE_UDN_MAPPING": "true",
+    "ENABLE_IPSEC_TRACKING": "true",
+    "PREFERRED_INTERFACE_FOR_MAC_PREFIX": "0a:58=eth0",
+    "ENABLE_OPENSSL_TRACKING": "true",
+    "ENABLE_FLOWS_RINGBUF_FALLBACK": "false",
+    "ENABLE_TLS_TRACKING": "true",
+    "QUIC_TRACKING_MODE": "1",
+    "GOMEMLIMIT": "754974720",
+    "GOGC": "400",
+}
+
+
+def lines(environment: dict[str, str]) -> list[str]:
+    """What is said of them."""
+    return [line for _, line in ignored(environment)]
+
+
+@pytest.mark.parametrize(("variable", "text"), ALL.items())
+def test_every_variable(variable: str, text: str) -> None:
+    """It changes the configuration, or there is one line that names it; never both or neither."""
+    base = TARGET | {"METRICS_ENABLE": "1"} if variable.startswith("METRICS_") else TARGET
+    base = KAFKA if variable.startswith("KAFKA_") else base
+    base = {name: value for name, value in base.items() if name != variable or variable in TARGET}
+    changes = load(None, base | {variable: text}, {}) != load(None, base, {})
+    said = lines(base | {variable: text})
+    assert [variable] * (not changes) == [line.split("=")[0] for line in said]
+    assert all(" is ignored: it would " in line and "\n" not in line for line in said)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"ENABLE_RTT": "false", "ENABLE_PKT_DROPS": "", "QUIC_TRACKING_MODE": "0"},
+        {"FLOW_FILTER_RULES": "[]", "GRPC_RECONNECT_TIMER": "0s", "METRICS_LEVEL": "info"},
+        {"METRICS_PREFIX": "netobserv_agent_", "METRICS_TLS_CERT_PATH": "/cert.pem"},
+        {"DNS_TRACKING_PORT": "53", "NETWORK_EVENTS_MONITORING_GROUP_ID": "10"},
+        {"TCX_ATTACH_ANCHOR_INGRESS": "none", "TCX_ATTACH_ANCHOR_EGRESS": "tail"},
+        {"KAFKA_TLS_INSECURE_SKIP_VERIFY": "false", "KAFKA_ASYNC": "false"},
+    ],
+)
+def test_what_asks_for_nothing(environment: dict[str, str]) -> None:
+    """Defaults, and what belongs to a feature that is off, are not worth a line."""
+    assert lines(TARGET | environment) == []
+
+
+def test_a_line_says_what_it_would_have_done() -> None:
+    """And what to do; what changes the records is a warning, the rest is not."""
+    asked = {"FLOW_FILTER_RULES": "[" + "x" * 500 + "]", "GOGC": "400", "ENABLE_RTT": "T"}
+    said = {line: serious for serious, line in ignored(TARGET | asked)}
+    assert list(said.values()) == [True, True, False]
+    rtt, rules, gogc = said
+    assert rtt == "ENABLE_RTT=T is ignored: it would add the round-trip time of TCP (TimeFlowRttNs)"
+    assert rules == (
+        f"FLOW_FILTER_RULES=[{'x' * 59}... is ignored: it would export, or sample, some flows only;"
+        " all are exported; 'exclude' in the configuration leaves flows out"
+    )
+    assert gogc == (
+        "GOGC=400 is ignored: it would set how often garbage is collected; this agent is not "
+        "written in Go"
+    )
+
+
+def test_of_others_nothing_is_said() -> None:
+    """Many programs have a GOGC: without a target it is not ours to speak of."""
+    assert lines({"GOGC": "400", "ENABLE_RTT": "true"}) == []
+
+
+@pytest.mark.parametrize(
+    ("brokers", "expected"),
+    [
+        ("kafka-bootstrap.netobserv", ("kafka-bootstrap.netobserv:9092",)),
+        ("one, two:9093", ("one:9092", "two:9093")),
+        ("[2001:db8::1],[2001:db8::2]:1", ("[2001:db8::1]:9092", "[2001:db8::2]:1")),
+    ],
+)
+def test_brokers_without_a_port(brokers: str, expected: tuple[str, ...]) -> None:
+    """Kafka's usual one, as NetObserv's client takes it."""
+    (sink,) = load(None, {"EXPORT": "kafka", "KAFKA_BROKERS": brokers}, {}).sinks
+    assert isinstance(sink, KafkaConfig)
+    assert sink.brokers == expected
 
 
 def test_kafka() -> None:
@@ -192,7 +314,7 @@ def test_kafka() -> None:
     ("kind", "mechanism"), [("plain", "PLAIN"), ("scramSHA512", "SCRAM-SHA-512")]
 )
 def test_kafka_secured(kind: str, mechanism: str) -> None:
-    """Compression, certificates, and a password; skipping verification is refused in the log."""
+    """Compression, certificates, and a password."""
     (sink,) = load(
         None,
         KAFKA
@@ -222,9 +344,3 @@ def test_kafka_secured(kind: str, mechanism: str) -> None:
             mechanism=mechanism, username_file=Path("/id"), password_file=Path("/secret")
         ),
     )
-
-
-def test_kafka_never_skips_verification(caplog: pytest.LogCaptureFixture) -> None:
-    """It says so."""
-    translate(KAFKA | {"KAFKA_TLS_INSECURE_SKIP_VERIFY": "true"})
-    assert "KAFKA_TLS_INSECURE_SKIP_VERIFY" in caplog.text
