@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.conftest import missing
+from tests.patience import wait_until
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "docs" / "downstream" / "clickhouse"
@@ -88,6 +89,35 @@ class ClickHouse:
         for statement in text.split(";\n"):
             if statement.strip():
                 self.execute(statement)
+
+    def follow(self, layout: str, broker: str, topic: str) -> None:
+        """Let the Kafka engine read a topic from its beginning."""
+        self.run(
+            f"kafka-{layout}.sql",
+            {
+                "kafka:9092": broker,
+                "network-flows": topic,
+                # A group whose member was killed waits for it.
+                "'clickhouse'": f"'{topic}'",
+                "flush_interval_ms = 7500": "flush_interval_ms = 200",
+            },
+        )
+
+    def wait_for(self, records: int) -> None:
+        """Until so many are in flows.records; what went wrong, if they are not."""
+        count = 0
+
+        def there() -> bool:
+            nonlocal count
+            (count,) = self.one("SELECT count() FROM flows.records")
+            return count >= records
+
+        try:
+            wait_until(there, f"{records} rows")
+        except AssertionError as err:
+            said = self.rows("SELECT exceptions.text AS said FROM system.kafka_consumers")
+            raise AssertionError(f"{count} rows; Kafka's engine says {said}") from err
+        assert count == records
 
     def execute(self, statement: str) -> None:
         """Run a statement. Raises SqlError."""

@@ -6,47 +6,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from exporter.batch.attributes import Entities
+from exporter.batch.attributes import Attribute, Entities, Value
 from exporter.batch.batch import FlowBatch, FlowEndReason
 from exporter.batch.record import FlowRecord
 from exporter.decode import decode
-from tests.e2e.agent import wait_until
 from tests.e2e.broker import Broker
 from tests.e2e.clickhouse import ClickHouse
 from tests.e2e.test_kafka import config, running, some_flows
 from tests.e2e.topic import read
-from tests.strategies import POD
-
-
-@pytest.fixture
-def clickhouse(tmp_path: Path) -> Iterator[ClickHouse]:
-    """With the tables of flows.sql and the views across nodes."""
-    with ClickHouse(tmp_path) as started:
-        started.run("flows.sql")
-        yield started
-
-
-def follow(clickhouse: ClickHouse, broker: Broker, topic: str, layout: str) -> None:
-    """Let the Kafka engine read a topic from its beginning."""
-    clickhouse.run(
-        f"kafka-{layout}.sql",
-        {
-            "kafka:9092": broker.address(),
-            "network-flows": topic,
-            # A group whose member was killed waits for it.
-            "'clickhouse'": f"'{topic}'",
-            "flush_interval_ms = 7500": "flush_interval_ms = 200",
-        },
-    )
 
 
 def publish(broker: Broker, batch: FlowBatch, layout: str) -> str:
@@ -66,10 +40,48 @@ def lately(batch: FlowBatch) -> FlowBatch:
     )
 
 
+#: What flows.records has of an end, by the path in a record; a value for each.
+NAMES: dict[str, tuple[str, str | int]] = {
+    "k8s.kind": ("kind", "Pod"),
+    "k8s.namespace.name": ("namespace", "shop"),
+    "k8s.name": ("name", "web-0"),
+    "k8s.owner.kind": ("owner_kind", "StatefulSet"),
+    "k8s.owner.name": ("owner", "web"),
+    "k8s.node.name": ("node", "node-1"),
+    "k8s.node.ip": ("node_addr", "192.0.2.7"),
+    "k8s.zone": ("zone", "zone-a"),
+    "domain": ("domain", "web.example"),
+    "as.number": ("as", 64_500),
+    "geo.country.iso_code": ("country", "NZ"),
+}
+
+
 def enriched(batch: FlowBatch) -> FlowBatch:
-    """Half of the flows come from pods."""
-    rows = np.arange(len(batch), dtype=np.uint32) % 2
-    return replace(batch, entities=(Entities(rows, {POD.of("source"): (None, "web-0")}),))
+    """Of every other source and of every third destination all that there is a column for."""
+    entities = []
+    for side, every in (("source", 2), ("destination", 3)):
+        rows = (np.arange(len(batch)) % every == 1).astype(np.uint32)
+        for owned in ("k8s", "domain", "as", "geo"):
+            values: dict[Attribute, tuple[Value, ...]] = {
+                Attribute(f"{side}.{path}", "", number=isinstance(value, int)): (None, value)
+                for path, (_, value) in NAMES.items()
+                if path.split(".")[0] == owned
+            }
+            entities.append(Entities(rows, values))
+    return replace(batch, entities=tuple(entities))
+
+
+def names(record: FlowRecord) -> dict[str, Any]:
+    """The columns of what enrichment added."""
+    added = {attribute.otel: value for attribute, value in record.metadata.items()}
+    found: dict[str, Any] = {}
+    for side, short in (("source", "src"), ("destination", "dst")):
+        for path, (name, value) in NAMES.items():
+            known = added.get(f"{side}.{path}", 0 if isinstance(value, int) else "")
+            if name == "node_addr":
+                known = octets(str(known)) if known else "::"
+            found[f"{short}_{name}"] = known
+    return found
 
 
 def octets(text: str) -> str:
@@ -109,8 +121,7 @@ def row(record: FlowRecord) -> dict[str, Any]:
         "sampling_interval": record.sampling_interval,
         "duplicate": record.duplicate,
         "end_reason": FlowEndReason(record.end_reason).text if record.end_reason else "",
-        "src_name": record.metadata.get(POD.of("source"), ""),
-    }
+    } | names(record)
 
 
 @pytest.mark.parametrize("layout", ["netobserv", "packed", "json"])
@@ -124,14 +135,14 @@ def test_every_field(clickhouse: ClickHouse, broker: Broker, layout: str) -> Non
         batch = enriched(batch)
     topic = publish(broker, batch, layout)
     wanted = [row(record) for message in read(broker, topic) for record in decode(message.value)]
-    follow(clickhouse, broker, topic, layout)
-    wait_until(
-        lambda: clickhouse.one("SELECT count() FROM flows.records") == (2000,), "all rows are there"
-    )
+    clickhouse.follow(layout, broker.address(), topic)
+    clickhouse.wait_for(2000)
     times = ", ".join(f"toUnixTimestamp64Nano({name}) AS {name}" for name in ("flow_start", "flow_end"))
-    names = ", ".join(name for name in wanted[0] if not name.startswith("flow_"))
-    found = clickhouse.rows(f"SELECT {times}, {names} FROM flows.records")
+    others = ", ".join(name for name in wanted[0] if not name.startswith("flow_"))
+    found = clickhouse.rows(f"SELECT {times}, {others} FROM flows.records")
     assert Counter(map(str, found)) == Counter(map(str, wanted))
+    known = sum(r["src_name"] == "web-0" and r["dst_as"] == 64_500 for r in wanted)
+    assert known == (334 if layout == "json" else 0)
     totals = (sum(r["packets"] for r in wanted), sum(r["octets_l2"] for r in wanted))
     assert totals == (batch.totals.packets, batch.totals.octets)
     counted = [r for r in wanted if not r["duplicate"]]

@@ -63,6 +63,15 @@ CREATE TABLE IF NOT EXISTS flows.records
         agent IN (src_addr, src_node_addr), 'source',
         agent IN (dst_addr, dst_node_addr), 'destination',
         'neither'),
+    -- Addresses that many hosts have (loopback, link-local, none yet): what tells their flows apart,
+    -- the sender's MAC address or the agent. Else 0.
+    scope UInt64 MATERIALIZED if(
+        arrayExists(one -> one IN (toIPv6('::'), toIPv6('::1'), toIPv6('0.0.0.0'))
+                OR one BETWEEN toIPv6('127.0.0.0') AND toIPv6('127.255.255.255')
+                OR one BETWEEN toIPv6('169.254.0.0') AND toIPv6('169.254.255.255')
+                OR one BETWEEN toIPv6('fe80::') AND toIPv6('febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff'),
+            [src_addr, dst_addr]),
+        if(src_mac = 0, cityHash64(agent), src_mac), 0) CODEC(ZSTD),
     INDEX by_source src_addr TYPE bloom_filter GRANULARITY 4,
     INDEX by_destination dst_addr TYPE bloom_filter GRANULARITY 4
 )
@@ -78,7 +87,7 @@ CREATE TABLE IF NOT EXISTS flows.pairs
 (
     minute DateTime('UTC') CODEC(Delta, ZSTD),
     agent IPv6 CODEC(ZSTD),
-    side Enum8('neither' = 0, 'source' = 1, 'destination' = 2),
+    scope UInt64 CODEC(ZSTD),
     src_addr IPv6 CODEC(ZSTD),
     dst_addr IPv6 CODEC(ZSTD),
     ip_protocol UInt8 CODEC(ZSTD),
@@ -89,25 +98,26 @@ CREATE TABLE IF NOT EXISTS flows.pairs
 )
 ENGINE = SummingMergeTree((records, packets, octets_l2))
 PARTITION BY toYYYYMM(minute)
-ORDER BY (minute, src_addr, dst_addr, ip_protocol, agent, side, sampling_interval)
+ORDER BY (minute, src_addr, dst_addr, ip_protocol, scope, agent, sampling_interval)
 TTL minute + INTERVAL 90 DAY;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS flows.pairs_of_records TO flows.pairs AS
 SELECT
     toStartOfMinute(toDateTime(flow_start, 'UTC')) AS minute,
-    agent, side, src_addr, dst_addr, ip_protocol, sampling_interval,
+    agent, scope, src_addr, dst_addr, ip_protocol, sampling_interval,
     count() AS records, sum(packets) AS packets, sum(octets_l2) AS octets_l2
 FROM flows.records
 WHERE NOT duplicate
 GROUP BY ALL;
 
 -- Every pair of workloads in every minute, with their names; outside a cluster autonomous systems
--- and countries. "known" says whether the sender's node is known: see "workloads_once".
+-- and countries. Whether the nodes of either end are known is what "workloads_once" needs.
 CREATE TABLE IF NOT EXISTS flows.workloads
 (
     minute DateTime('UTC') CODEC(Delta, ZSTD),
     side Enum8('neither' = 0, 'source' = 1, 'destination' = 2),
-    known Bool,
+    src_known Bool,
+    dst_known Bool,
     src_namespace LowCardinality(String),
     src_owner_kind LowCardinality(String),
     src_owner LowCardinality(String),
@@ -130,13 +140,13 @@ ENGINE = SummingMergeTree((records, packets, octets_l2))
 PARTITION BY toYYYYMM(minute)
 ORDER BY (minute, src_namespace, src_owner_kind, src_owner, dst_namespace, dst_owner_kind,
           dst_owner, src_zone, dst_zone, src_as, src_country, dst_as, dst_country, ip_protocol, side,
-          known, sampling_interval)
+          src_known, dst_known, sampling_interval)
 TTL minute + INTERVAL 400 DAY;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS flows.workloads_of_records TO flows.workloads AS
 SELECT
     toStartOfMinute(toDateTime(flow_start, 'UTC')) AS minute,
-    side, src_node != '' AS known,
+    side, src_node_addr != toIPv6('::') AS src_known, dst_node_addr != toIPv6('::') AS dst_known,
     src_namespace, src_owner_kind, src_owner, src_zone, src_as, src_country,
     dst_namespace, dst_owner_kind, dst_owner, dst_zone, dst_as, dst_country,
     ip_protocol, sampling_interval,
