@@ -3,8 +3,8 @@ ClickHouse: chDB, which is ClickHouse's own engine as a library, in a process of
 
 It runs the SQL files of docs/downstream/clickhouse as they are, its Kafka engine included. There is
 no server, which shows in two places. Format schemas are looked for where the process runs. And a
-table of the Kafka engine is made, and works, but the statement ends with an error: the list of those
-that are stopped with the server is closed from the beginning.
+table of the Kafka engine is made, and works, but the statement ends with an error: the list of
+those that are stopped with the server is closed from the beginning.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class ClickHouse:
         def there() -> bool:
             nonlocal count
             (count,) = self.one("SELECT count() FROM flows.records")
-            return count >= records
+            return bool(count >= records)
 
         try:
             wait_until(there, f"{records} rows")

@@ -137,7 +137,9 @@ def test_every_field(clickhouse: ClickHouse, broker: Broker, layout: str) -> Non
     wanted = [row(record) for message in read(broker, topic) for record in decode(message.value)]
     clickhouse.follow(layout, broker.address(), topic)
     clickhouse.wait_for(2000)
-    times = ", ".join(f"toUnixTimestamp64Nano({name}) AS {name}" for name in ("flow_start", "flow_end"))
+    times = ", ".join(
+        f"toUnixTimestamp64Nano({name}) AS {name}" for name in ("flow_start", "flow_end")
+    )
     others = ", ".join(name for name in wanted[0] if not name.startswith("flow_"))
     found = clickhouse.rows(f"SELECT {times}, {others} FROM flows.records")
     assert Counter(map(str, found)) == Counter(map(str, wanted))
@@ -149,5 +151,7 @@ def test_every_field(clickhouse: ClickHouse, broker: Broker, layout: str) -> Non
     assert 0 < len(counted) < 2000
     sums = tuple(sum(r[name] for r in counted) for name in ("packets", "octets_l2"))
     for table in ("pairs", "workloads"):
-        got = clickhouse.one(f"SELECT sum(records), sum(packets), sum(octets_l2) FROM flows.{table}")
+        got = clickhouse.one(
+            f"SELECT sum(records), sum(packets), sum(octets_l2) FROM flows.{table}"
+        )
         assert got == (len(counted), *sums)
