@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from typing import Any
 
 from tests.e2e.clickhouse import ClickHouse
 
@@ -225,10 +226,10 @@ def test_by_workloads(clickhouse: ClickHouse) -> None:
     for minute in range(3):
         for agent, start in ((ONE, 58.0), (OTHER, 61.0), (GATEWAY, 59.0)):
             at = 60 * minute + start
-            ends = {"src_node_addr": ONE, "dst_node_addr": OTHER, "src_owner": "web",
+            ends: dict[str, Any] = {"src_node_addr": ONE, "dst_node_addr": OTHER, "src_owner": "web",
                     "dst_owner": "shop"}  # fmt: skip
             made.append(Record(agent, at, at + 1, 10, 1000, web, shop, **ends))
-            outside = {"dst_node_addr": OTHER, "dst_owner": "shop"}
+            outside: dict[str, Any] = {"dst_node_addr": OTHER, "dst_owner": "shop"}
             made.append(Record(agent, at, at + 1, 3, 300, client, shop, **outside))
         # Hosts that are no nodes, seen where they pass.
         made.append(Record(GATEWAY, 60 * minute, 60 * minute, 1, 100, client, "203.0.113.10"))
