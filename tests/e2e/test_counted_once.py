@@ -226,8 +226,8 @@ def test_by_workloads(clickhouse: ClickHouse) -> None:
     for minute in range(3):
         for agent, start in ((ONE, 58.0), (OTHER, 61.0), (GATEWAY, 59.0)):
             at = 60 * minute + start
-            ends: dict[str, Any] = {"src_node_addr": ONE, "dst_node_addr": OTHER, "src_owner": "web",
-                    "dst_owner": "shop"}  # fmt: skip
+            ends: dict[str, Any] = {"src_node_addr": ONE, "dst_node_addr": OTHER}
+            ends |= {"src_owner": "web", "dst_owner": "shop"}
             made.append(Record(agent, at, at + 1, 10, 1000, web, shop, **ends))
             outside: dict[str, Any] = {"dst_node_addr": OTHER, "dst_owner": "shop"}
             made.append(Record(agent, at, at + 1, 3, 300, client, shop, **outside))
