@@ -90,8 +90,8 @@ class ClickHouse:
             if statement.strip():
                 self.execute(statement)
 
-    def follow(self, layout: str, broker: str, topic: str) -> None:
-        """Let the Kafka engine read a topic from its beginning."""
+    def follow(self, layout: str, broker: str, topic: str, flush: int = 200) -> None:
+        """Let the Kafka engine read a topic from its beginning; it waits so many ms for a block."""
         self.run(
             f"kafka-{layout}.sql",
             {
@@ -99,25 +99,35 @@ class ClickHouse:
                 "network-flows": topic,
                 # A group whose member was killed waits for it.
                 "'clickhouse'": f"'{topic}'",
-                "flush_interval_ms = 7500": "flush_interval_ms = 200",
+                "flush_interval_ms = 7500": f"flush_interval_ms = {flush}",
             },
         )
 
     def wait_for(self, records: int) -> None:
-        """Until so many are in flows.records; what went wrong, if they are not."""
-        count = 0
+        """Until so many are in flows.records and in the sums; what went wrong, if they are not."""
+        there: tuple[int, ...] = ()
 
-        def there() -> bool:
-            nonlocal count
-            (count,) = self.one("SELECT count() FROM flows.records")
-            return bool(count >= records)
+        def complete() -> bool:
+            nonlocal there
+            # The sums of a block are there after its rows.
+            there = self.one(
+                "SELECT count(), countIf(NOT duplicate) AS counted,"
+                " (SELECT sum(records) FROM flows.pairs) AS pairs,"
+                " (SELECT sum(records) FROM flows.workloads) AS workloads FROM flows.records"
+            )
+            return there[0] >= records and there[1] == there[2] == there[3]
 
         try:
-            wait_until(there, f"{records} rows")
+            wait_until(complete, f"{records} rows")
         except AssertionError as err:
             said = self.rows("SELECT exceptions.text AS said FROM system.kafka_consumers")
-            raise AssertionError(f"{count} rows; Kafka's engine says {said}") from err
-        assert count == records
+            raise AssertionError(f"{there} rows; Kafka's engine says {said}") from err
+        assert there[0] == records
+
+    def cpu(self) -> float:
+        """Seconds of CPU time that it has used."""
+        words = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
     def execute(self, statement: str) -> None:
         """Run a statement. Raises SqlError."""
