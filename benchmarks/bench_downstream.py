@@ -10,15 +10,21 @@ process, all threads, until rows and sums are there.
 from __future__ import annotations
 
 import ipaddress
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.bench_sinks_otlp import DRAINS as OTLP_DRAINS
+from benchmarks.bench_sinks_otlp import FLOWS as OTLP_FLOWS
 from benchmarks.report import Table
 from exporter.batch.attributes import Attribute, Entities, Value
 from exporter.batch.batch import U1, FlowBatch, Interface, Observer, Point
@@ -28,7 +34,8 @@ from exporter.sinks.kafka.config import KafkaConfig
 from exporter.sinks.kafka.sink import KafkaSink
 from exporter.testing import Row, make_batch
 from tests.e2e.broker import Broker
-from tests.e2e.clickhouse import ClickHouse
+from tests.e2e.clickhouse import ClickHouse, cpu_seconds
+from tests.e2e.otelcol import Otelcol
 
 AGENTS, DRAINS, FLOWS = 10, 6, 2500
 PODS, SERVICES, OUTSIDE = 2000, 200, 4000
@@ -41,7 +48,7 @@ def run() -> Table:
     table = Table(
         "downstream",
         f"Octets a flow behind the agent; {AGENTS * DRAINS * FLOWS:,} flows like a cluster's",
-        ("where", "variant", "octets per flow", "us per flow"),
+        ("where", "variant", "rows per flow", "octets per flow", "us per flow"),
     )
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         broker = Broker(Path(directory, "kafka"))
@@ -54,10 +61,12 @@ def run() -> Table:
                 topics[layout, compression] = topic = broker.topic(partitions=4)
                 _publish(broker, topic, layout, compression)
                 octets = _on_disk(broker, topic) / (AGENTS * DRAINS * FLOWS)
-                table.add("kafka", f"{layout}, {compression}", f"{octets:.0f}", "-")
+                table.add("kafka", f"{layout}, {compression}", "1", f"{octets:.0f}", "-")
         for layout in LAYOUTS:
-            for name, octets, micros in _tables(broker, topics[layout, "none"], layout, directory):
-                table.add("clickhouse", f"{layout}, {name}", f"{octets:.1f}", micros)
+            for row in _tables(broker, topics[layout, "none"], layout, directory):
+                table.add("clickhouse", *row)
+        for row in _collector(directory):
+            table.add("otelcol", *row)
     return table
 
 
@@ -131,7 +140,7 @@ def _batch(
     packets = np.maximum(1, rng.lognormal(2, 1.5, FLOWS)).astype(np.uint64)
     sizes = np.clip(rng.lognormal(5.5, 1, FLOWS), 66, 1514)
     octets = (packets * sizes).astype(np.uint64)
-    macs = {
+    macs: dict[str, Any] = {
         name: np.stack([np.full(FLOWS, n) for n in (2, 0, 0, 0, 0)] + [about[side] % 250], axis=1)
         for name, side in (("src_mac", "source"), ("dst_mac", "destination"))
     }
@@ -163,14 +172,15 @@ def _entities() -> tuple[U1, dict[str, dict[Attribute, tuple[Value, ...]]]]:
     services = [ipaddress.ip_address("10.96.0.0") + n for n in range(SERVICES)]
     texts = ["0.0.0.0", *map(str, pods + services + outside)]
     packed = b"".join(bytes(10) + b"\xff\xff" + ipaddress.ip_address(t).packed for t in texts)
-    apps = [f"app-{n // 10}" for n in range(PODS)] + [f"service-{n}" for n in range(SERVICES)]
+    apps: list[Value] = []
+    apps += [f"app-{n // 10}" for n in range(PODS)] + [f"service-{n}" for n in range(SERVICES)]
     inside = PODS + SERVICES
     nodes = [n % AGENTS for n in range(PODS)]
     known: dict[str, list[Value]] = {
-        "k8s.kind": ["Pod"] * PODS + ["Service"] * SERVICES,
+        "k8s.kind": [*["Pod"] * PODS, *["Service"] * SERVICES],
         "k8s.namespace.name": [f"ns-{n % 40}" for n in range(inside)],
         "k8s.name": [f"{app}-5d4f8c7b9-{n:05}" for n, app in enumerate(apps)],
-        "k8s.owner.kind": ["Deployment"] * PODS + ["Service"] * SERVICES,
+        "k8s.owner.kind": [*["Deployment"] * PODS, *["Service"] * SERVICES],
         "k8s.owner.name": list(apps),
         "k8s.node.name": [f"node-{n}" for n in nodes] + [None] * SERVICES,
         "k8s.node.ip": [f"10.1.0.{n + 1}" for n in nodes] + [None] * SERVICES,
@@ -215,8 +225,8 @@ def _on_disk(broker: Broker, topic: str) -> int:
 
 def _tables(
     broker: Broker, topic: str, layout: str, directory: str
-) -> Iterator[tuple[str, float, str]]:
-    """Of each table: octets a flow once merged; the time of reading and inserting all, a flow."""
+) -> Iterator[tuple[str, str, str, str]]:
+    """Of each table: rows and octets a flow, merged; CPU time of reading and inserting all."""
     place = Path(directory, f"clickhouse-{layout}")
     place.mkdir()
     with ClickHouse(place) as clickhouse:
@@ -233,4 +243,20 @@ def _tables(
                 f"WHERE active AND database = 'flows' AND table = '{name}'"
             )
             micros = f"{1e6 * spent:.1f}" if name == "records" else "-"
-            yield f"{name}, {rows / count:.3f} rows a flow", octets / count, micros
+            yield f"{layout}, {name}", f"{rows / count:.2f}", f"{octets / count:.1f}", micros
+
+
+def _collector(directory: str) -> Iterator[tuple[str, str, str, str]]:
+    """CPU time of an OpenTelemetry Collector that decodes and counts the OTLP benchmark's flows."""
+    with Otelcol(Path(directory), exporter="debug") as collector:
+        assert collector._process is not None
+        for variant, query in (("logs, gRPC", ""), ("logs, gRPC, gzip", "?compression=gzip")):
+            before = cpu_seconds(collector._process.pid)
+            url = f"otlp+grpc://127.0.0.1:{collector.listeners['plain'].grpc}{query}"
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.bench_sinks_otlp", url],
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            spent = (cpu_seconds(collector._process.pid) - before) / (OTLP_FLOWS * OTLP_DRAINS)
+            octets = json.loads(done.stdout)["octets"] / OTLP_FLOWS
+            yield variant, "1", f"{octets:.0f}", f"{1e6 * spent:.1f}"
