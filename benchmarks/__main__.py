@@ -7,8 +7,10 @@ import sys
 from benchmarks import (
     bench_agent,
     bench_dns,
+    bench_downstream,
     bench_enrich,
     bench_kernel,
+    bench_kube,
     bench_load,
     bench_maps,
     bench_outputs,
@@ -31,6 +33,8 @@ BENCHMARKS = {
     "spool": bench_sinks.spool,
     "outputs": bench_outputs.run,
     "dns": bench_dns.run,
+    "kube": bench_kube.run,
+    "downstream": bench_downstream.run,
 }
 
 

@@ -21,5 +21,6 @@ command -v java >/dev/null || missing="$missing openjdk-17-jre-headless"
 "$here/setup-otelcol.sh"
 "$here/setup-flp.sh"
 "$here/setup-kubernetes.sh"
+"$here/setup-clickhouse.sh"
 # Without a network the tests say what is missing.
 python3 "$here/fetch-kafka.py" || true

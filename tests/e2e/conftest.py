@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.broker import Broker
+from tests.e2e.clickhouse import ClickHouse
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +20,14 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         yield made
     finally:
         made.kill()
+
+
+@pytest.fixture
+def clickhouse(tmp_path: Path) -> Iterator[ClickHouse]:
+    """With the tables and views of docs/downstream/clickhouse, for one test."""
+    directory = tmp_path / "clickhouse"
+    directory.mkdir()
+    with ClickHouse(directory) as started:
+        for name in ("flows", "counted-once"):
+            started.run(f"{name}.sql")
+        yield started

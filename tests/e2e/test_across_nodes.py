@@ -1,0 +1,129 @@
+"""
+Two nodes report the flows between them: the views of docs/downstream/clickhouse count them once.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import traffic
+from tests.e2e.agent import Agent
+from tests.e2e.broker import Broker
+from tests.e2e.clickhouse import ClickHouse
+from tests.e2e.net import End, Netns, Network, neighbour, no_offload, plug
+from tests.e2e.test_exact import listen
+from tests.e2e.topic import read
+
+A, B, C = "10.7.0.1", "10.7.0.2", "10.7.0.3"
+EVER = "from = '2020-01-01 00:00:00', until = '2100-01-01 00:00:00'"
+
+
+@dataclass(frozen=True)
+class Lan:
+    """Three hosts on a switch that are still down; every one has its only interface in it."""
+
+    switch: Netns
+    hosts: dict[str, End]
+
+    def bring_up(self) -> None:
+        """From now on packets pass: no others than the test's."""
+        macs = {address: end.netns.mac(end.device) for address, end in self.hosts.items()}
+        for address, end in self.hosts.items():
+            end.netns.ip("addr", "add", f"{address}/24", "dev", end.device)
+            end.netns.ip("link", "set", end.device, "up")
+            self.switch.run("bridge", "fdb", "replace", macs[address], "dev", f"p-{end.device}",
+                            "master", "static")  # fmt: skip
+            for other, mac in macs.items():
+                if other != address:
+                    neighbour(end, other, mac)
+
+
+@pytest.fixture
+def lan(network: Network) -> Lan:
+    switch = network.namespace("switch")
+    switch.quiet()
+    switch.ip("link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+    switch.ip("link", "set", "br0", "up")
+    hosts = {}
+    for address, device in ((A, "ea"), (B, "eb"), (C, "ec")):
+        host = End(network.namespace(device), device)
+        host.netns.quiet()
+        port = End(switch, f"p-{device}")
+        plug(host, port)
+        no_offload(host)
+        switch.ip("link", "set", port.device, "master", "br0", "up")
+        hosts[address] = host
+    return Lan(switch, hosts)
+
+
+def all_kinds(lan: Lan) -> None:
+    """Both ways between the nodes; from one to the host without an agent, from it to the other."""
+    ends = lan.hosts
+    servers = [listen(ends[B], B, 5001, 2), listen(ends[A], A, 5002, 1)]
+    traffic.run(ends[A].netns, "tcp", "--host", B, "--port", 5001, "--connections", 2, "--octets",
+                200_000)  # fmt: skip
+    traffic.run(ends[B].netns, "tcp", "--host", A, "--port", 5002, "--connections", 1, "--octets",
+                50_000)  # fmt: skip
+    for server in servers:
+        traffic.finish(server)
+    traffic.run(ends[A].netns, "icmp", "--host", B, "--count", 20, "--size", 100)
+    for source, destination in ((A, B), (A, C), (C, B)):
+        traffic.run(ends[source].netns, "udp", "--host", destination, "--count", 2000, "--flows",
+                    40, "--size", 200, "--first_port", 40_000)  # fmt: skip
+
+
+def totals(clickhouse: ClickHouse, table: str) -> tuple[int, int]:
+    """Packets and octets."""
+    packets, octets = clickhouse.one(f"SELECT sum(packets), sum(octets_l2) FROM {table}")
+    return packets, octets
+
+
+def test_two_agents(clickhouse: ClickHouse, broker: Broker, lan: Lan, tmp_path: Path) -> None:
+    """
+    Two agents that drain at different times, one topic, and a host without an agent: what is
+    counted once is what the three hosts' interfaces sent, to the octet; flows that one agent saw
+    are in it.
+    """
+    topic = broker.topic(partitions=3)
+    with ExitStack() as stack:
+        agents = []
+        for address, interval in ((A, "0.2s"), (B, "0.33s")):
+            end, directory = lan.hosts[address], tmp_path / address
+            directory.mkdir()
+            agents.append(stack.enter_context(
+                Agent(None, directory, "--netns", end.netns.name, "--interfaces", end.device,
+                      "--drain-interval", interval, "--agent-address", address,
+                      "--sink", f"kafka://{broker.address()}/{topic}")
+            ))  # fmt: skip
+        lan.bring_up()
+        for _ in range(2):
+            all_kinds(lan)
+            agents[0].wait_drained()
+        for agent in agents:
+            agent.wait_drained()
+            assert agent.stop() == 0, agent.log
+    seen = {address: lan.hosts[address].counters() for address in (A, B, C)}
+    sent = (sum(c.tx_packets for c in seen.values()), sum(c.tx_octets for c in seen.values()))
+    got = (sum(c.rx_packets for c in seen.values()), sum(c.rx_octets for c in seen.values()))
+    assert sent == got
+    clickhouse.follow("netobserv", broker.address(), topic)
+    clickhouse.wait_for(len(read(broker, topic)))
+    both = [seen[A], seen[B]]
+    assert totals(clickhouse, "flows.records") == (
+        sum(c.rx_packets + c.tx_packets for c in both),
+        sum(c.rx_octets + c.tx_octets for c in both),
+    )
+    once = f"flows.counted_once({EVER}, gap = 30)"
+    assert totals(clickhouse, once) == sent
+    for source, destination, only in ((A, C, A), (C, B, B)):
+        flow = f"src_addr = toIPv6('{source}') AND dst_addr = toIPv6('{destination}')"
+        assert totals(clickhouse, f"{once} WHERE {flow}") == (4000, 4000 * 242)
+        assert totals(clickhouse, f"{once} WHERE {flow} AND agent = toIPv6('{only}')") == (
+            4000, 4000 * 242
+        )  # fmt: skip
+    hours = totals(clickhouse, f"flows.pairs_once({EVER}, step = 3600)")
+    assert all(one >= other for one, other in zip(hours, sent, strict=True))
