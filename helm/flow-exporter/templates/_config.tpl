@@ -96,6 +96,7 @@ Sinks of the presets and those of .Values.config are all there.
 {{- $sinks = append $sinks (include (printf "flow-exporter.sink.%s" .) $ | fromYaml) -}}
 {{- end -}}
 {{- end -}}
+{{- if and $own.sinks (not (kindIs "slice" $own.sinks)) }}{{ fail "config.sinks must be a list" }}{{ end -}}
 {{- $sinks = concat $sinks (default list $own.sinks) -}}
 {{- if has "netobserv" $presets -}}
 {{- if $sinks }}{{ fail "the preset netobserv takes its destination from its environment: no other preset, and no config.sinks, go with it" }}{{ end -}}
@@ -115,9 +116,9 @@ The rest (sinks, exclusions, labels) a running agent takes up when it sees the c
 {{- define "flow-exporter.fixedConfig" -}}
 {{- $config := include "flow-exporter.config" . | fromYaml -}}
 {{- $spools := dict -}}
-{{- range $config.sinks }}{{ if .spool }}{{ $_ := set $spools (default .type .name) .spool }}{{ end }}{{ end -}}
-{{- if $config.enrich }}{{ $_ := set $config "enrich" (omit $config.enrich "labels" "derive") }}{{ end -}}
-{{- toYaml (merge (dict "spools" $spools) (omit $config "sinks" "exclude" "log_level" "shutdown_timeout")) }}
+{{- range $config.sinks }}{{ if kindIs "map" . }}{{ if .spool }}{{ $_ := set $spools (default .type .name) .spool }}{{ end }}{{ end }}{{ end -}}
+{{- $enrich := omit ($config.enrich | default dict) "labels" "derive" -}}
+{{- toYaml (merge (dict "spools" $spools "enrich" $enrich) (omit $config "sinks" "exclude" "log_level" "shutdown_timeout" "enrich")) }}
 {{- end }}
 
 {{/* "yes" if the agent looks at other processes: containers behind interfaces, owners of sockets. */}}
