@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Mapping
@@ -111,7 +112,7 @@ def helm(*arguments: str, values: Values | None = None, chart: Path = CHART) -> 
     """One command about the chart; it is the last argument but the values."""
     done = subprocess.run(
         [str(tools() / "helm"), *arguments, str(chart), "--values=-"],
-        input=yaml.safe_dump(dict(values or {})), capture_output=True, text=True, check=False,
+        input=json.dumps(values or {}), capture_output=True, text=True, check=False,
     )  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr)
 
