@@ -69,8 +69,9 @@ CASES: dict[str, Values] = {
         "secrets": [{"name": "files", "secretName": "flows", "optional": True}],
         "extraArgs": ["--log-level=debug"],
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
-        "extraVolumes": [{"name": "databases", "hostPath": {"path": "/usr/share/GeoIP"}}],
-        "extraVolumeMounts": [{"name": "databases", "mountPath": "/usr/share/GeoIP"}],
+        "geoip": {"databases": ["country.mmdb"], "hostPath": "/usr/share/GeoIP"},
+        "extraVolumes": [{"name": "more", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
         "config": {
             "capture": {"containers": True, "netns": ["/.*/"], "flow_memory": 268435456},
             "enrich": {"processes": {}, "labels": {"site": "berlin"}},

@@ -17,13 +17,27 @@
 {{- end }}
 
 {{- define "flow-exporter.sink.prometheus" -}}
+{{- $labels := list -}}
+{{- range .Values.prometheus.labels -}}
+{{- if or $.Values.kubernetes.enabled (not (contains "_k8s_" .)) }}{{ $labels = append $labels . }}{{ end -}}
+{{- end -}}
+{{- if .Values.geoip.databases }}{{ $labels = concat $labels .Values.geoip.labels }}{{ end -}}
 {{- with .Values.prometheus -}}
 name: prometheus
 type: prometheus
-labels: {{ toJson .labels }}
+labels: {{ toJson $labels }}
 schema: {{ .schema }}
-limit: {{ .limit }}
+limit: {{ int .limit }}
 {{- end }}
+{{- end }}
+
+{{/* Beside the other at one address, so that it has names of its own, and a limit of its own. */}}
+{{- define "flow-exporter.sink.talkers" -}}
+name: talkers
+type: prometheus
+labels: [src_addr, dst_addr]
+schema: obi
+limit: {{ int .Values.prometheus.talkers.limit }}
 {{- end }}
 
 {{- define "flow-exporter.sink.kafka" -}}
@@ -76,6 +90,7 @@ Sinks of the presets and those of .Values.config are all there.
 {{- $presets := .Values.presets | uniq -}}
 {{- $own := deepCopy .Values.config -}}
 {{- $capture := dict -}}
+{{- $enrich := dict -}}
 {{- $config := dict "capture" $capture "metrics" (dict "address" (printf "%s:%d" .Values.metrics.host (int .Values.metrics.port))) -}}
 {{- if .Values.pin.enabled }}{{ $_ := set $capture "pin" .Values.pin.path }}{{ end -}}
 {{- if .Values.spool.enabled -}}
@@ -88,12 +103,21 @@ Sinks of the presets and those of .Values.config are all there.
 {{- if .Values.kubeCache.enabled -}}
 {{- $_ := set $kubernetes "cache" (printf "grpc://%s:50055" (include "flow-exporter.cacheName" .)) -}}
 {{- end -}}
-{{- $_ := set $config "enrich" (dict "kubernetes" $kubernetes) -}}
+{{- $_ := set $enrich "kubernetes" $kubernetes -}}
 {{- end -}}
+{{- with .Values.geoip.databases -}}
+{{- $paths := list -}}
+{{- range . }}{{ $paths = append $paths (printf "/usr/share/GeoIP/%s" .) }}{{ end -}}
+{{- $_ := set $enrich "geoip" (dict "databases" $paths) -}}
+{{- end -}}
+{{- if $enrich }}{{ $_ := set $config "enrich" $enrich }}{{ end -}}
 {{- $sinks := list -}}
 {{- range $presets -}}
 {{- if ne . "netobserv" -}}
 {{- $sinks = append $sinks (include (printf "flow-exporter.sink.%s" .) $ | fromYaml) -}}
+{{- end -}}
+{{- if and (eq . "prometheus") $.Values.prometheus.talkers.enabled -}}
+{{- $sinks = append $sinks (include "flow-exporter.sink.talkers" $ | fromYaml) -}}
 {{- end -}}
 {{- end -}}
 {{- if and $own.sinks (not (kindIs "slice" $own.sinks)) }}{{ fail "config.sinks must be a list" }}{{ end -}}

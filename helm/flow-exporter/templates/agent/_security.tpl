@@ -1,14 +1,16 @@
 {{/*
 Capabilities of the agent, as its features need them.
 
-BPF, PERFMON and NET_ADMIN load the program and attach it. Whoever looks at the processes of others
-reads their descriptors (SYS_PTRACE, DAC_READ_SEARCH) and goes into their network namespaces
-(SYS_ADMIN); so does who observes named namespaces.
+BPF, PERFMON and NET_ADMIN load the program and attach it. Who looks at the processes of others sees
+their namespaces and descriptors with SYS_PTRACE, lists the descriptors with DAC_READ_SEARCH, and goes
+into namespaces with SYS_ADMIN; so does who observes named namespaces.
 */}}
 {{- define "flow-exporter.capabilities" -}}
+{{- $config := include "flow-exporter.config" . | fromYaml -}}
 {{- $wanted := list "BPF" "NET_ADMIN" "PERFMON" -}}
-{{- if include "flow-exporter.looksAtProcesses" . }}{{ $wanted = concat $wanted (list "DAC_READ_SEARCH" "SYS_ADMIN" "SYS_PTRACE") }}{{ end -}}
-{{- if include "flow-exporter.entersNamespaces" . }}{{ $wanted = append $wanted "SYS_ADMIN" }}{{ end -}}
+{{- if $config.capture.netns }}{{ $wanted = append $wanted "SYS_ADMIN" }}{{ end -}}
+{{- if $config.capture.containers }}{{ $wanted = concat $wanted (list "SYS_ADMIN" "SYS_PTRACE") }}{{ end -}}
+{{- if kindIs "map" (dig "enrich" "processes" nil $config) }}{{ $wanted = concat $wanted (list "DAC_READ_SEARCH" "SYS_ADMIN" "SYS_PTRACE") }}{{ end -}}
 {{- concat $wanted .Values.extraCapabilities | uniq | sortAlpha | toJson }}
 {{- end }}
 
