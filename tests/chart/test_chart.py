@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,12 @@ def loaded(values: Values, directory: Path) -> Config:
     path = directory / "config.yaml"
     path.write_text(configuration(objects))
     return load(path, environment(one_of(objects, "DaemonSet")), {})
+
+
+def documented() -> Iterator[tuple[str, str]]:
+    """Language and text of each block in the guide and in the chart's README."""
+    for path in (ROOT / "docs" / "guide" / "kubernetes.md", CHART / "README.md"):
+        yield from re.findall(r"^```(\w*)\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def pod(values: Values) -> Object:
@@ -211,6 +219,71 @@ def test_an_upgrade_keeps_what_is_pinned(tmp_path: Path) -> None:
     assert "initContainers" not in spec
     (first,) = pod({"pin": {"enabled": False}})["initContainers"]
     assert first["args"] == ["unpin", "/sys/fs/bpf/flow-exporter"]
+
+
+@pytest.mark.parametrize(
+    "text", [text for language, text in documented() if language == "yaml"],
+    ids=lambda text: text.partition(":")[0],
+)  # fmt: skip
+def test_values_in_the_documents(text: str, tmp_path: Path) -> None:
+    """Helm takes each, and the agent what comes of it; secrets that sinks name are mounted."""
+    values = yaml.safe_load(text)
+    objects = render(values)
+    path = tmp_path / "config.yaml"
+    # Files are there in the pod.
+    path.write_text(re.sub(r"/etc/flow-exporter/secrets/\S+", str(path), configuration(objects)))
+    assert load(path, environment(one_of(objects, "DaemonSet")), {}).sinks
+    named = set(re.findall(r"(/etc/flow-exporter/secrets/\S+)/\S+", configuration(objects)))
+    assert named <= mounts(values).keys()
+
+
+def test_commands_in_the_documents() -> None:
+    """What they set is among the values, and renders."""
+    text = "".join(text for language, text in documented() if language == "console")
+    lines = [line for line in text.splitlines() if re.match(r"\$ helm (install|upgrade)", line)]
+    assert len(lines) >= 4
+    for line in lines:
+        words = shlex.split(line)
+        assert words[4] == str(CHART.relative_to(ROOT))
+        given = [f"--set={words[at + 1]}" for at, word in enumerate(words) if word == "--set"]
+        done = helm("template", words[3], *given)
+        assert done.code == 0, done.error
+
+
+def test_privileges_are_those_that_the_agent_knows(tmp_path: Path) -> None:
+    """Of each feature alone: the agent's own table has the same."""
+    capabilities = pytest.importorskip("exporter.capabilities", reason="no table of them yet")
+    given: dict[str, Values] = {
+        "run": {},
+        "capture.netns": {"capture": {"netns": ["a"]}},
+        "capture.containers": {"capture": {"containers": True}},
+        "enrich.processes": {"enrich": {"processes": {}}},
+    }
+    assert {one.name for one in capabilities.KEYS} == given.keys() - {"run"}
+    for config in given.values():
+        values = {"config": config}
+        wanted = {
+            name.removeprefix("CAP_")
+            for feature in capabilities.wanted("run", loaded(values, tmp_path))
+            for name in feature.needs
+        }
+        context = pod(values)["containers"][0]["securityContext"]
+        assert set(context["capabilities"]["add"]) == wanted
+
+
+def test_labels_of_flow_metrics_are_those_that_something_adds(tmp_path: Path) -> None:
+    """Those of Kubernetes with Kubernetes, those of databases with databases."""
+    both = ["ip_protocol", "flow_direction"]
+
+    def labels(values: Values) -> list[str]:
+        return list(loaded(values, tmp_path).sinks[0].model_dump()["labels"])
+
+    assert labels({"kubernetes": {"enabled": False}}) == both
+    assert len(labels({})) == 8
+    found = labels({"kubernetes": {"enabled": False}, "geoip": {"databases": ["a.mmdb"]}})
+    assert found[:2] == both
+    assert len(found) == 8
+    assert all("geo" in one or "_as_" in one for one in found[2:])
 
 
 #: A key -> another value of it.
