@@ -22,5 +22,6 @@ command -v java >/dev/null || missing="$missing openjdk-17-jre-headless"
 "$here/setup-flp.sh"
 "$here/setup-kubernetes.sh"
 "$here/setup-clickhouse.sh"
+"$here/setup-helm.sh"
 # Without a network the tests say what is missing.
 python3 "$here/fetch-kafka.py" || true

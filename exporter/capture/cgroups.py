@@ -99,11 +99,24 @@ def belonging_of(pid: int) -> Belonging:
 
 
 def cgroup_root() -> Path | None:
-    """Where the root of the unified hierarchy is mounted; ``None`` if it is nowhere."""
+    """
+    Where the root of the unified hierarchy is mounted; ``None`` if it is nowhere.
+
+    In a cgroup namespace the mount that calls itself the root is the namespace's own part, and the
+    host's, where it is mounted too, is at ``/..``: only the root itself has no ``cgroup.type``. A
+    namespace's part is taken where there is nothing else.
+
+    Source: Documentation/admin-guide/cgroup-v2.rst, "Core Interface Files" and "Namespace".
+    """
+    own = None
     for line in (PROC / "self" / "mountinfo").read_text().splitlines():
         fields, _, kind = line.partition(" - ")
         if kind.startswith("cgroup2 "):
             root, place = fields.split(" ")[3:5]
-            if root == "/":
-                return Path(place.encode().decode("unicode_escape"))
-    return None
+            path = Path(place.encode().decode("unicode_escape"))
+            # What is mounted there may be hidden by another mount.
+            if (path / "cgroup.procs").exists() and not (path / "cgroup.type").exists():
+                return path
+            if root == "/" and own is None:
+                own = path
+    return own

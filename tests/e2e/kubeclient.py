@@ -82,10 +82,17 @@ class Client:
         answer = self.text(method, path, body)
         return dict(json.loads(answer)) if answer.startswith("{") else {"text": answer}
 
-    def text(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:
-        """Likewise, as it came."""
+    def apply(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Likewise, as ``kubectl apply --server-side``; ``path`` with its parameters."""
+        return dict(json.loads(self.text("PATCH", path, body, "application/apply-patch+yaml")))
+
+    def text(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, content: str = ""
+    ) -> str:
+        """Likewise, as it came; ``content`` is the body's type, if it is not the method's."""
         encoded = None if body is None else json.dumps(body).encode()
-        headers = self._headers | {"Content-Type": _TYPES.get(method, "application/json")}
+        content = content or _TYPES.get(method, "application/json")
+        headers = self._headers | {"Content-Type": content}
         connection = self._connection()
         try:
             connection.request(method, path, encoded, headers)

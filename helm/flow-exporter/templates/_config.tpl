@@ -1,0 +1,197 @@
+{{/* Where a secret's keys are files. */}}
+{{- define "flow-exporter.secretPath" -}}
+/etc/flow-exporter/secrets/{{ . }}
+{{- end }}
+
+{{/* The tls section of a sink. The argument: (dict "tls" .Values.kafka.tls "name" "kafka-tls"). */}}
+{{- define "flow-exporter.tls" -}}
+{{- $directory := include "flow-exporter.secretPath" .name -}}
+{{- $tls := dict -}}
+{{- if .tls.secretName -}}
+{{- range $key := list "ca" "certificate" "key" -}}
+{{- with index $.tls $key }}{{ $_ := set $tls $key (printf "%s/%s" $directory .) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- with .tls.serverName }}{{ $_ := set $tls "server_name" . }}{{ end -}}
+{{ toYaml $tls }}
+{{- end }}
+
+{{- define "flow-exporter.sink.prometheus" -}}
+{{- $labels := list -}}
+{{- range .Values.prometheus.labels -}}
+{{- if or $.Values.kubernetes.enabled (not (contains "_k8s_" .)) }}{{ $labels = append $labels . }}{{ end -}}
+{{- end -}}
+{{- if .Values.geoip.databases }}{{ $labels = concat $labels .Values.geoip.labels }}{{ end -}}
+{{- with .Values.prometheus -}}
+name: prometheus
+type: prometheus
+labels: {{ toJson $labels }}
+schema: {{ .schema }}
+limit: {{ int .limit }}
+{{- end }}
+{{- end }}
+
+{{/* Beside the other at one address, so that it has names of its own, and a limit of its own. */}}
+{{- define "flow-exporter.sink.talkers" -}}
+name: talkers
+type: prometheus
+labels: [src_addr, dst_addr]
+schema: obi
+limit: {{ int .Values.prometheus.talkers.limit }}
+{{- end }}
+
+{{- define "flow-exporter.sink.kafka" -}}
+{{- with .Values.kafka -}}
+name: kafka
+type: kafka
+brokers: {{ required "kafka.brokers is needed: host:port of some brokers, with commas" .brokers | quote }}
+topic: {{ .topic | quote }}
+layout: {{ .layout }}
+schema: {{ .schema }}
+compression: {{ .compression }}
+{{- if .tls.enabled }}
+tls: {{ include "flow-exporter.tls" (dict "tls" .tls "name" "kafka-tls") | fromYaml | toJson }}
+{{- end }}
+{{- if .sasl.secretName }}
+sasl:
+  mechanism: {{ .sasl.mechanism }}
+  username_file: {{ include "flow-exporter.secretPath" "kafka-sasl" }}/{{ .sasl.username }}
+  password_file: {{ include "flow-exporter.secretPath" "kafka-sasl" }}/{{ .sasl.password }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "flow-exporter.sink.otlp" -}}
+{{- with .Values.otlp -}}
+name: otlp
+type: otlp
+endpoint: {{ required "otlp.endpoint is needed: host:port of a collector" .endpoint | quote }}
+protocol: {{ .protocol }}
+signal: {{ .signal }}
+schema: {{ .schema }}
+compression: {{ .compression }}
+{{- if eq .signal "metrics" }}
+metrics: {{ dict "attributes" .attributes | toJson }}
+{{- end }}
+{{- if .tls.enabled }}
+tls: {{ include "flow-exporter.tls" (dict "tls" .tls "name" "otlp-tls") | fromYaml | toJson }}
+{{- end }}
+{{- if .bearer.secretName }}
+bearer: {{ include "flow-exporter.secretPath" "otlp-bearer" }}/{{ .bearer.key }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+The agent's configuration: what the presets and the other values make, with .Values.config over it.
+Sinks of the presets and those of .Values.config are all there.
+*/}}
+{{- define "flow-exporter.config" -}}
+{{- $presets := .Values.presets | uniq -}}
+{{- $own := deepCopy .Values.config -}}
+{{- $capture := dict -}}
+{{- $enrich := dict -}}
+{{- $config := dict "capture" $capture "metrics" (dict "address" (printf "%s:%d" .Values.metrics.host (int .Values.metrics.port))) -}}
+{{- if .Values.pin.enabled }}{{ $_ := set $capture "pin" .Values.pin.path }}{{ end -}}
+{{- if .Values.spool.enabled -}}
+{{- $_ := set $config "spool" (dict "directory" "/var/lib/flow-exporter/spool" "octets" .Values.spool.octets) -}}
+{{- end -}}
+{{- if .Values.kubernetes.enabled -}}
+{{- $kubernetes := dict "owners" .Values.kubernetes.owners -}}
+{{- with .Values.kubernetes.labels }}{{ $_ := set $kubernetes "labels" . }}{{ end -}}
+{{- with .Values.kubernetes.annotations }}{{ $_ := set $kubernetes "annotations" . }}{{ end -}}
+{{- if .Values.kubeCache.enabled -}}
+{{- $_ := set $kubernetes "cache" (printf "grpc://%s:50055" (include "flow-exporter.cacheName" .)) -}}
+{{- end -}}
+{{- $_ := set $enrich "kubernetes" $kubernetes -}}
+{{- end -}}
+{{- with .Values.geoip.databases -}}
+{{- $paths := list -}}
+{{- range . }}{{ $paths = append $paths (printf "/usr/share/GeoIP/%s" .) }}{{ end -}}
+{{- $_ := set $enrich "geoip" (dict "databases" $paths) -}}
+{{- end -}}
+{{- if $enrich }}{{ $_ := set $config "enrich" $enrich }}{{ end -}}
+{{- $sinks := list -}}
+{{- range $presets -}}
+{{- if ne . "netobserv" -}}
+{{- $sinks = append $sinks (include (printf "flow-exporter.sink.%s" .) $ | fromYaml) -}}
+{{- end -}}
+{{- if and (eq . "prometheus") $.Values.prometheus.talkers.enabled -}}
+{{- $sinks = append $sinks (include "flow-exporter.sink.talkers" $ | fromYaml) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $own.sinks (not (kindIs "slice" $own.sinks)) }}{{ fail "config.sinks must be a list" }}{{ end -}}
+{{- $sinks = concat $sinks (default list $own.sinks) -}}
+{{- if has "netobserv" $presets -}}
+{{- if $sinks }}{{ fail "the preset netobserv takes its destination from its environment: no other preset, and no config.sinks, go with it" }}{{ end -}}
+{{- $_ := set $capture "gso" .Values.netobserv.gso -}}
+{{- else if $sinks -}}
+{{- $_ := set $config "sinks" $sinks -}}
+{{- else -}}
+{{- fail "flows go nowhere: choose presets, or give config.sinks" -}}
+{{- end -}}
+{{- toYaml (mustMergeOverwrite $config (omit $own "sinks")) }}
+{{- end }}
+
+{{/*
+What of the configuration an agent does not change while it runs: another one means another pod.
+The rest (sinks, exclusions, labels) a running agent takes up when it sees the changed file.
+*/}}
+{{- define "flow-exporter.fixedConfig" -}}
+{{- $config := include "flow-exporter.config" . | fromYaml -}}
+{{- $spools := dict -}}
+{{- range $config.sinks }}{{ if kindIs "map" . }}{{ if .spool }}{{ $_ := set $spools (default .type .name) .spool }}{{ end }}{{ end }}{{ end -}}
+{{- $enrich := omit ($config.enrich | default dict) "labels" "derive" -}}
+{{- toYaml (merge (dict "spools" $spools "enrich" $enrich) (omit $config "sinks" "exclude" "log_level" "shutdown_timeout" "enrich")) }}
+{{- end }}
+
+{{/* "yes" if the agent looks at other processes: containers behind interfaces, owners of sockets. */}}
+{{- define "flow-exporter.looksAtProcesses" -}}
+{{- $config := include "flow-exporter.config" . | fromYaml -}}
+{{- if or $config.capture.containers (kindIs "map" (dig "enrich" "processes" nil $config)) -}}yes{{- end }}
+{{- end }}
+
+{{/* "yes" if the agent observes named network namespaces of the host. */}}
+{{- define "flow-exporter.entersNamespaces" -}}
+{{- $config := include "flow-exporter.config" . | fromYaml -}}
+{{- if $config.capture.netns }}yes{{ end }}
+{{- end }}
+
+{{/* "yes" if the agent itself asks the API server. */}}
+{{- define "flow-exporter.asksApiServer" -}}
+{{- $kubernetes := include "flow-exporter.config" . | fromYaml | dig "enrich" "kubernetes" nil -}}
+{{- if kindIs "map" $kubernetes }}{{ if not (or $kubernetes.cache $kubernetes.kubeconfig) }}yes{{ end }}{{ end }}
+{{- end }}
+
+{{/* Secrets that are mounted: a list of {name, secretName, optional}. */}}
+{{- define "flow-exporter.secrets" -}}
+{{- $found := .Values.secrets -}}
+{{- if has "kafka" .Values.presets -}}
+{{- if and .Values.kafka.tls.enabled .Values.kafka.tls.secretName }}{{ $found = append $found (dict "name" "kafka-tls" "secretName" .Values.kafka.tls.secretName) }}{{ end -}}
+{{- if .Values.kafka.sasl.secretName }}{{ $found = append $found (dict "name" "kafka-sasl" "secretName" .Values.kafka.sasl.secretName) }}{{ end -}}
+{{- end -}}
+{{- if has "otlp" .Values.presets -}}
+{{- if and .Values.otlp.tls.enabled .Values.otlp.tls.secretName }}{{ $found = append $found (dict "name" "otlp-tls" "secretName" .Values.otlp.tls.secretName) }}{{ end -}}
+{{- if .Values.otlp.bearer.secretName }}{{ $found = append $found (dict "name" "otlp-bearer" "secretName" .Values.otlp.bearer.secretName) }}{{ end -}}
+{{- end -}}
+{{ toYaml (dict "secrets" $found) }}
+{{- end }}
+
+{{/* Rules of a role that may ask for what Kubernetes enrichment needs, and nothing else. */}}
+{{- define "flow-exporter.rules" -}}
+- apiGroups: [""]
+  resources: [nodes, pods, services]
+  verbs: [list, watch]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [list, watch]
+{{- if eq (include "flow-exporter.owners" .) "watch" }}
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [list, watch]
+{{- end }}
+{{- end }}
+
+{{- define "flow-exporter.owners" -}}
+{{- include "flow-exporter.config" . | fromYaml | dig "enrich" "kubernetes" "owners" .Values.kubernetes.owners }}
+{{- end }}

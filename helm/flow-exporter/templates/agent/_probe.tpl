@@ -1,0 +1,9 @@
+{{/* One that asks the agent. The argument: (dict "root" $ "path" "/readyz"). */}}
+{{- define "flow-exporter.probe" -}}
+httpGet:
+  path: {{ .path }}
+  port: metrics
+  {{- with .root.Values.metrics.host }}
+  host: {{ . | quote }}
+  {{- end }}
+{{- end }}
