@@ -35,6 +35,8 @@ _PAYLOAD, _FRAME = 100, 142
 #: Whoever scrapes says so, as the chart does.
 _NODE = "node-1"
 _OF_KAFKA = ("topic", "group")
+#: Both may hold one row, and do.
+_FULL = {("FlowExporterQueueFilling", "away"), ("FlowExporterQueueFilling", "tiny")}
 _SINKS = [
     {"type": "stdout"},
     # Nobody listens there: this one waits on disk, and that one gives up at once.
@@ -240,6 +242,24 @@ def test_who_it_was(scraped: Prometheus) -> None:
         (country,) = _ask(scraped, "external", f"{panel} which country")
         assert dict(country) == {f"{label}_geo_country_iso_code": "DE"}
     assert len(_ask(scraped, "overview", "Pairs of addresses")) == 3
+
+
+def test_alerts(scraped: Prometheus) -> None:
+    """
+    Expressions of the alerts find, in what a real agent says, the two sinks that nobody listens to,
+    and nothing else.
+    """
+    rules = yaml.safe_load((boards.DIRECTORY.parent / "files" / "alerts.yaml").read_text())
+    found = {
+        (rule["alert"], dict(labels).get("sink", ""))
+        for group in rules["groups"]
+        for rule in group["rules"]
+        for labels in scraped.query(rule["expr"])
+    }
+    assert found - {("FlowExporterStalled", "")} == {
+        ("FlowExporterSinkCircuitOpen", "away"), ("FlowExporterSinkCircuitOpen", "tiny"),
+        ("FlowExporterSinkDropping", "tiny"), *_FULL,
+    }  # fmt: skip
 
 
 def test_choices(scraped: Prometheus) -> None:
