@@ -248,8 +248,11 @@ def _checked(name: str, verb: str) -> str:
     raise ConfigError(f"cannot {verb} {name}: {advice}")
 
 
-def _settings(parsed: argparse.Namespace) -> dict[str, Any]:
-    """Of kafka-python's consumer, checked as those of the sink are."""
+def connection_settings(parsed: argparse.Namespace) -> dict[str, Any]:
+    """
+    Of kafka-python's clients, from the flags of ``cli_consume.add_connection``, checked as those of
+    the sink are. Raises ConfigError.
+    """
     from pydantic import ValidationError
 
     from exporter.sinks.kafka.kafka_python import connection
@@ -279,7 +282,7 @@ def _values(parsed: argparse.Namespace) -> Generator[bytes | None]:
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 
-    settings = _settings(parsed)
+    settings = connection_settings(parsed)
     idle = _duration(parsed.idle)
     try:
         consumer = KafkaConsumer(

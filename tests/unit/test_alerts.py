@@ -28,7 +28,9 @@ _OTHERS = {"up", "network_flow_bytes_total", "kafka_consumergroup_lag"}
 
 def firing(labels: str, name: str) -> str:
     """The series that Prometheus has of an alert that fires."""
-    own = f'alertname="{name}", alertstate="firing", severity="{ALERTS[name]["labels"]["severity"]}"'
+    own = (
+        f'alertname="{name}", alertstate="firing", severity="{ALERTS[name]["labels"]["severity"]}"'
+    )
     return f"ALERTS{{{', '.join(word for word in (own, labels) if word)}}}"
 
 
