@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from exporter import cli_consume
 from exporter.errors import ConfigError, ExporterError
 from exporter.quantities import split_host_port
-from exporter.telemetry import setup_log
+from exporter.telemetry import EXPOSITION_TYPE, setup_log
 
 if TYPE_CHECKING:
-    from exporter.lag import Place
+    from exporter.lag import Groups, Place
+    from exporter.status import Answer
 
 DONE = 0
 
@@ -53,21 +54,21 @@ def run(parsed: argparse.Namespace) -> int:
     return DONE
 
 
-def _serve(groups: object, address: str) -> int:
-    """Each scrape asks the brokers; while they are away it is answered with 503 and why."""
-    from exporter.lag import Groups, metrics
-    from exporter.status import Answer, StatusServer, text
-    from exporter.telemetry import EXPOSITION_TYPE
+def scraped(groups: Groups) -> Answer:
+    """What Prometheus gets, asked of the brokers now; while they are away 503, and why."""
+    from exporter.lag import metrics
+    from exporter.status import text
 
-    assert isinstance(groups, Groups)
+    try:
+        return 200, EXPOSITION_TYPE, metrics(groups.read())
+    except ExporterError as err:
+        return text(503, f"{err}\n")
+
+
+def _serve(groups: Groups, address: str) -> int:
+    from exporter.status import StatusServer
+
     setup_log("info")
-
-    def answer() -> Answer:
-        try:
-            return 200, EXPOSITION_TYPE, metrics(groups.read())
-        except ExporterError as err:
-            return text(503, f"{err}\n")
-
     try:
         host, port = split_host_port(address)
     except ValueError as err:
@@ -75,7 +76,7 @@ def _serve(groups: object, address: str) -> int:
     # Before there are other threads, which would be told instead.
     numbers = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    server = StatusServer({"/metrics": answer})
+    server = StatusServer({"/metrics": lambda: scraped(groups)})
     server.listen(host, port)
     try:
         signal.sigwait(numbers)

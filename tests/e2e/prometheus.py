@@ -24,7 +24,7 @@ _CACHE = Path(
 #: Within a namespace, where nobody else is.
 _PORT = 9490
 _CONFIG = """\
-global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}
+global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}
 scrape_configs:
   - job_name: flows
     static_configs: [{{targets: [{targets}], labels: {labels}}}]
@@ -58,6 +58,7 @@ class Prometheus(Server):
         directory: For its data, configuration and log.
         targets: ``host:port`` of what it scrapes.
         labels: That all series of them get.
+        interval: Between scrapes, and how long one may take.
     """
 
     def __init__(
@@ -66,13 +67,15 @@ class Prometheus(Server):
         directory: Path,
         *targets: str,
         labels: Mapping[str, str] | None = None,
+        interval: str = "200ms",
     ) -> None:
         self._netns = netns
         self._port = _PORT if netns else free_port()
         directory.mkdir()
         config = directory / "prometheus.yml"
         quoted = ", ".join(f"'{target}'" for target in targets)
-        config.write_text(_CONFIG.format(targets=quoted, labels=json.dumps(labels or {})))
+        own = json.dumps(labels or {})
+        config.write_text(_CONFIG.format(targets=quoted, labels=own, interval=interval))
         command = [
             tool("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={directory}/data",
             f"--web.listen-address=127.0.0.1:{self._port}", "--log.level=warn",

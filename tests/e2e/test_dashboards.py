@@ -227,6 +227,22 @@ def test_the_accounts(scraped: Prometheus) -> None:
     assert sinks["tiny"]["dropped"] > 0 == sinks["away"]["dropped"]
 
 
+def test_room(scraped: Prometheus) -> None:
+    """
+    Queues of one row are full, or hold a batch that is larger; a spool is in use and far from full;
+    the cluster's news are new.
+    """
+    full = {dict(k)["sink"]: v for k, v in _ask(scraped, "sinks", "Queue in use").items()}
+    assert (full["tiny"], full["stdout"]) == (1, 0)
+    assert full["away"] >= 1
+    used = {dict(k)["sink"]: v for k, v in _ask(scraped, "sinks", "Spool in use").items()}
+    assert "tiny" not in used
+    assert 0 < used["away"] < 0.01
+    ((enricher, age),) = _ask(scraped, "agent", "Age of the news").items()
+    assert dict(enricher) == {"enricher": "kubernetes"}
+    assert 0 <= age < 300
+
+
 def test_who_it_was(scraped: Prometheus) -> None:
     """Names of both ends, of all that can be told apart, and no others."""
     web = {"source_k8s_namespace_name": "shop", "source_k8s_owner_name": "web"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 import confluent_kafka
 import pytest
 
+from exporter.cli_lag import scraped
+from exporter.errors import ExporterError
+from exporter.lag import Groups, Lags
 from tests import patience
 from tests.e2e import boards
 from tests.e2e.agent import PROGRAM, wait_until
@@ -128,18 +132,27 @@ def test_what_is_not_there(broker: Broker, topic: str, arguments: list[str], wor
     assert done.stderr == f"flow-exporter: {words.format(topic=topic)}\n"
 
 
+class Away(Groups):
+    """Of brokers that do not answer."""
+
+    def read(self) -> Lags:
+        raise ExporterError("kafka:9092: nobody answers")
+
+
 def test_nobody_answers() -> None:
-    """One line, and exit code 1."""
+    """Printing is one line and exit code 1; a scrape is told why."""
     done = lag(f"127.0.0.1:{free_port()}", "--topic", "any")
     assert (done.returncode, done.stdout) == (1, "")
-    assert len(done.stderr.splitlines()) == 1
+    assert re.fullmatch(r"flow-exporter: 127\.0\.0\.1:\d+: .+\n", done.stderr)
+    answer = scraped(Away({}, "any"))
+    assert answer == (503, "text/plain; charset=utf-8", b"kafka:9092: nobody answers\n")
 
 
 def test_scraped(broker: Broker, topic: str, tmp_path: Path) -> None:
     """A real Prometheus has the numbers, and each query of the board finds some."""
     with (
         Lag(broker.address(), topic, tmp_path / "lag.log") as server,
-        Prometheus(None, tmp_path / "prometheus", server.address) as prometheus,
+        Prometheus(None, tmp_path / "prometheus", server.address, interval="1s") as prometheus,
     ):
         check_metrics(server.get())
         queries = [query for query in boards.asked() if query.row == KAFKA]
