@@ -112,7 +112,12 @@ class Groups:
         from kafka.admin import OffsetSpec
 
         places = self._partitions(admin)
-        names = self._groups or [one["group_id"] for one in admin.list_groups()]
+        names = self._groups or [
+            # Others, as those of Kafka Connect's workers, commit nothing.
+            one["group_id"]
+            for one in admin.list_groups()
+            if one["protocol_type"] in ("consumer", "")
+        ]
         committed = admin.list_group_offsets(dict.fromkeys(names)) if names else {}
         # After what was committed: an end that is older would be before it.
         first, end = (
