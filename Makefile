@@ -10,7 +10,7 @@ SOURCE := exporter/capture/flow.bpf.c
 SOCKETS := exporter/capture/socket.bpf.o
 BPF_SOURCES := $(shell find bpf -name '*.[ch]')
 
-.PHONY: setup run test test-kernels test-setup lint format abi proto bench docs clean
+.PHONY: setup run test test-kernels test-setup lint format abi proto bench docs dashboards clean
 
 setup: $(VENV)/.runtime $(OBJECT) $(SOURCE) $(SOCKETS)
 
@@ -53,6 +53,10 @@ proto: $(VENV)/.test
 docs: $(VENV)/.test
 	$(BIN)/python tools/reference.py
 	$(BIN)/python tools/chart.py
+
+# Grafana's boards of the chart.
+dashboards: $(VENV)/.test
+	$(BIN)/python -m dashboards
 
 bench: test-setup
 	$(BIN)/python -m benchmarks $(ARGS)

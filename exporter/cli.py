@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from exporter import __version__, cli_consume, cli_kube_cache, cli_observe, cli_top
+from exporter import __version__, cli_consume, cli_kube_cache, cli_lag, cli_observe, cli_top
 from exporter.ebpf.errors import BpfError
 from exporter.errors import CaptureFileError, ConfigError, ExporterError
 
@@ -332,11 +332,7 @@ def parser() -> argparse.ArgumentParser:
 
     cli_top.add_arguments(_command(commands, "top", cli_top.run, "who and what is busiest, live"))
 
-    cli_consume.add_arguments(
-        _command(
-            commands, "consume", cli_consume.run, "print, filter and sum what is on a Kafka topic"
-        )
-    )
+    _add_kafka_commands(commands)
 
     cli_kube_cache.add_arguments(
         _command(
@@ -358,6 +354,17 @@ def parser() -> argparse.ArgumentParser:
         _add_capture_flags(command)
         _add_run_flags(command)
     return top
+
+
+def _add_kafka_commands(commands: Any) -> None:
+    cli_consume.add_arguments(
+        _command(
+            commands, "consume", cli_consume.run, "print, filter and sum what is on a Kafka topic"
+        )
+    )
+    cli_lag.add_arguments(
+        _command(commands, "lag", cli_lag.run, "how far Kafka's consumer groups are behind")
+    )
 
 
 def _command(

@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="netobserv",
         help="keys; default: netobserv",
     )
+    add_connection(parser)
+
+
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    """Flags that say how to reach the brokers, beside which."""
+    add = parser.add_argument
     for name in ("ca", "certificate", "key"):
         add(f"--tls-{name}", type=Path, metavar="FILE", help=f"PEM file of the {name}")
     add("--tls", action="store_true", help="TLS with the system's authorities")

@@ -159,8 +159,11 @@ def _fields(text: str | None) -> list[str]:
     return [checked(word.strip(), "sum by") for word in (text or "").split(",") if word.strip()]
 
 
-def _settings(parsed: argparse.Namespace) -> dict[str, Any]:
-    """Of kafka-python's consumer, checked as those of the sink are."""
+def connection_settings(parsed: argparse.Namespace) -> dict[str, Any]:
+    """
+    Of kafka-python's clients, from the flags of ``cli_consume.add_connection``, checked as those of
+    the sink are. Raises ConfigError.
+    """
     from pydantic import ValidationError
 
     from exporter.sinks.kafka.kafka_python import connection
@@ -190,7 +193,7 @@ def _values(parsed: argparse.Namespace) -> Generator[list[bytes | None]]:
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 
-    settings = _settings(parsed)
+    settings = connection_settings(parsed)
     idle = _duration(parsed.idle)
     try:
         consumer = KafkaConsumer(

@@ -241,6 +241,12 @@ class Pipeline:
             sink_healthy={worker.sink.name: worker.healthy for worker in workers},
             sink_circuit={worker.sink.name: worker.circuit for worker in workers},
             spool_errors={worker.sink.name: worker.queue.spool_errors for worker in workers},
+            queue_limit={worker.sink.name: worker.queue.limit for worker in workers},
+            spool_octets={
+                worker.sink.name: octets
+                for worker in workers
+                if (octets := worker.queue.spool_octets) is not None
+            },
             flow_series={sink.name: len(sink.metrics) for sink in summing},
             flow_series_forgotten={sink.name: sink.metrics.forgotten for sink in summing},
             watchers=self.tap.watchers,

@@ -32,6 +32,7 @@ class Enricher:
     entries: int
     events: Mapping[str, int] = field(default_factory=dict)
     errors: int = 0
+    age: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Reading:
     sink_healthy: Mapping[str, bool]
     sink_circuit: Mapping[str, str]
     spool_errors: Mapping[str, int]
+    queue_limit: Mapping[str, int] = field(default_factory=dict)
+    spool_octets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     flow_series: Mapping[str, int] = field(default_factory=dict)
     flow_series_forgotten: Mapping[str, int] = field(default_factory=dict)
     watchers: int = 0
@@ -102,6 +105,7 @@ class Metrics:
         yield from _stages(reading.balance)
         yield from _enrichers(reading.enrichers)
         yield from _sinks(reading.balance.sinks)
+        yield from _room(reading)
         yield from _destinations(reading)
         yield from _state(reading)
 
@@ -243,6 +247,12 @@ def _enrichers(enrichers: Mapping[str, Enricher]) -> Iterator[Any]:
         ["enricher"],
         [([which], not one.problem) for which, one in enrichers.items()],
     )
+    yield _gauge(
+        "enrich_age_seconds",
+        "Since an enricher knew all that its source could tell; infinite before the first time.",
+        ["enricher"],
+        [([which], one.age) for which, one in enrichers.items() if one.age is not None],
+    )
 
 
 def _sinks(sinks: Mapping[str, SinkCounts]) -> Iterator[Any]:
@@ -280,6 +290,23 @@ def _sinks(sinks: Mapping[str, SinkCounts]) -> Iterator[Any]:
         ["sink"],
         [([name], counts.spooled.flows) for name, counts in sinks.items()],
     )
+
+
+def _room(reading: Reading) -> Iterator[Any]:
+    yield _gauge(
+        "sink_queue_limit_flows",
+        "Flows that may wait in memory for the sink.",
+        ["sink"],
+        [([name], rows) for name, rows in reading.queue_limit.items()],
+    )
+    for place, (name, meaning) in enumerate(
+        (
+            ("sink_spool_octets", "Octets of the files of the sink's spool."),
+            ("sink_spool_limit_octets", "Octets that they may be."),
+        )
+    ):
+        values = [([sink], octets[place]) for sink, octets in reading.spool_octets.items()]
+        yield _gauge(name, meaning, ["sink"], values)
 
 
 def _destinations(reading: Reading) -> Iterator[Any]:

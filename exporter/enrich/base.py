@@ -36,6 +36,7 @@ class State:
         evictions: What it forgot for want of room.
         entries: What it holds.
         events: What else it counts, by name.
+        age: Seconds since all was known that it should know; absent if nobody tells it.
     """
 
     problem: str = ""
@@ -44,6 +45,7 @@ class State:
     evictions: int = 0
     entries: int = 0
     events: Mapping[str, int] = field(default_factory=dict)
+    age: float | None = None
 
 
 @dataclass(frozen=True)

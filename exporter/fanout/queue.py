@@ -109,6 +109,16 @@ class BatchQueue:
         """How often something could not be written to disk."""
         return self._spool.errors if self._spool is not None else 0
 
+    @property
+    def limit(self) -> int:
+        """Rows that may wait in memory."""
+        return min(self._config.rows, max(self._config.octets // ROW_OCTETS, 1))
+
+    @property
+    def spool_octets(self) -> tuple[int, int] | None:
+        """Octets of its files, and how many they may be; ``None`` without a spool."""
+        return (self._spool.used(), self._spool.config.octets) if self._spool is not None else None
+
     def store(self, batch: FlowBatch) -> int:
         """
         Write a batch to the spool, where the oldest ones are dropped for it if need be. It is not
@@ -311,8 +321,7 @@ class BatchQueue:
 
     def _room(self) -> int:
         """Rows that fit into memory."""
-        bound = min(self._config.rows, max(self._config.octets // ROW_OCTETS, 1))
-        return bound - self._waiting_rows - self._held.flows
+        return self.limit - self._waiting_rows - self._held.flows
 
     def _add(self, batch: FlowBatch) -> None:
         self._evict(len(batch))

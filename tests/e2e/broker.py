@@ -40,6 +40,7 @@ node.id=1
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAIN
 offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ _CACHE = Path(
 #: Within a namespace, where nobody else is.
 _PORT = 9490
 _CONFIG = """\
-global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}
+global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}
 scrape_configs:
   - job_name: flows
-    static_configs: [{{targets: [{targets}]}}]
+    static_configs: [{{targets: [{targets}], labels: {labels}}}]
 """
 
 
@@ -56,14 +57,25 @@ class Prometheus(Server):
         netns: Where it runs; here if ``None``. What it serves is at 127.0.0.1 there.
         directory: For its data, configuration and log.
         targets: ``host:port`` of what it scrapes.
+        labels: That all series of them get.
+        interval: Between scrapes, and how long one may take.
     """
 
-    def __init__(self, netns: Netns | None, directory: Path, *targets: str) -> None:
+    def __init__(
+        self,
+        netns: Netns | None,
+        directory: Path,
+        *targets: str,
+        labels: Mapping[str, str] | None = None,
+        interval: str = "200ms",
+    ) -> None:
         self._netns = netns
         self._port = _PORT if netns else free_port()
         directory.mkdir()
         config = directory / "prometheus.yml"
-        config.write_text(_CONFIG.format(targets=", ".join(f"'{target}'" for target in targets)))
+        quoted = ", ".join(f"'{target}'" for target in targets)
+        own = json.dumps(labels or {})
+        config.write_text(_CONFIG.format(targets=quoted, labels=own, interval=interval))
         command = [
             tool("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={directory}/data",
             f"--web.listen-address=127.0.0.1:{self._port}", "--log.level=warn",
@@ -89,6 +101,12 @@ class Prometheus(Server):
             )
             for one in answer["data"]["result"]
         }
+
+    def values(self, series: str, label: str) -> set[str]:
+        """Of a label of some series."""
+        answer = json.loads(self._get(f"/api/v1/label/{label}/values?match[]={quote(series)}"))
+        assert answer["status"] == "success", answer
+        return set(answer["data"])
 
     def _is_ready(self) -> bool:
         try:

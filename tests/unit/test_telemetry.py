@@ -26,13 +26,15 @@ READING = Reading(
     map_pressure={"flow_ring": 0.5},
     dedupe_flows=4,
     dedupe_evictions=6,
-    enrichers={"kubernetes": Enricher(0.5, "away", 7, 8, 9, 10, errors=11)},
+    enrichers={"kubernetes": Enricher(0.5, "away", 7, 8, 9, 10, errors=11, age=12.5)},
     sink_retries={"grpc": 9, "stdout": 0},
     sink_healthy={"grpc": False, "stdout": True},
     sink_circuit={"grpc": "half-open", "stdout": "closed"},
     spool_errors={"grpc": 2, "stdout": 0},
     watchers=3,
     watchers_missed=17,
+    queue_limit={"grpc": 100, "stdout": 200},
+    spool_octets={"grpc": (4096, 1 << 20)},
 )
 
 Labels = frozenset[tuple[str, str]]
@@ -133,6 +135,10 @@ def expected_sinks() -> dict[tuple[str, Labels], float]:
         ("sink_spool_errors_total", labelled(sink="stdout")): 0,
         ("sink_retries_total", labelled(sink="grpc")): 9,
         ("sink_retries_total", labelled(sink="stdout")): 0,
+        ("sink_queue_limit_flows", labelled(sink="grpc")): 100,
+        ("sink_queue_limit_flows", labelled(sink="stdout")): 200,
+        ("sink_spool_octets", labelled(sink="grpc")): 4096,
+        ("sink_spool_limit_octets", labelled(sink="grpc")): 1 << 20,
     }
 
 
@@ -159,6 +165,7 @@ def test_every_sample() -> None:
         ("enrich_errors_total", labelled(enricher="kubernetes")): 11,
         ("enrich_entries", labelled(enricher="kubernetes")): 10,
         ("enrich_healthy", labelled(enricher="kubernetes")): 0,
+        ("enrich_age_seconds", labelled(enricher="kubernetes")): 12.5,
         ("ledger_closes", labelled()): 1,
         ("build_info", labelled(version=__version__)): 1,
     }

@@ -102,6 +102,7 @@ class KubernetesSource:
             evictions=self.index.evictions,
             entries=len(self.index),
             events={"doubts": self._doubts},
+            age=age if self.feeds else None,
         )
 
     def look_up(self, addresses: Addresses) -> Found:
