@@ -24,17 +24,12 @@ ORDERS = ("bytes", "packets", "flows", "total")
 VIEWS = ("talkers", "pairs", "ports", "protocols", "interfaces", "pods", "workloads", "namespaces",
          "processes", "names", "countries")  # fmt: skip
 
-_EXAMPLES = """\
-examples:
-  flow-exporter top                        who talks most
-  flow-exporter top --by ports --ip 10.0.0.0/8
-  flow-exporter top --by pods --sort packets
-  flow-exporter top --rounds 1             print it once, as in a script
-
+_NOTES = """\
 keys:
-  Tab, Shift-Tab   next view, view before   Enter   look into the row     Esc   back
-  up, down         choose a row             /       rows with some text   s     next order
-  space            stop and go on           q       leave
+  Tab, Shift-Tab  next view, view before     up, down  choose a row
+  Enter           look into the row          Esc       back
+  /               rows with some text        s         next order
+  space           stop and go on             q         leave
 """
 _HELP = "Tab view  Enter into  Esc back  / text  s sort  space stop  q leave"
 _KEY = re.compile(r"\x1b\[[A-Z]|.", re.DOTALL)
@@ -45,8 +40,7 @@ _NUMBER, _SPARK = 8, 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them; :func:`run` takes what they give."""
-    parser.epilog = _EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{parser.epilog}\n{_NOTES}"
     add = parser.add_argument
     add("--by", choices=VIEWS, default="talkers", help="what traffic is summed by")
     add("--sort", choices=ORDERS, default="bytes", help="most of what comes first")
@@ -327,7 +321,7 @@ def _row(view: View, key: Key, row: Row, model: Model, width: int) -> str:
     from exporter.sinks.stdout.table import count_text
 
     room = _room(view, width)
-    name = _name(view, key)
+    name = name_of(view, key)
     if len(name) >= room:
         name = name[: room - 2] + "…"
     seconds = model.seconds or 1
@@ -338,7 +332,8 @@ def _row(view: View, key: Key, row: Row, model: Model, width: int) -> str:
     return f"{name:<{room}}{cells} {spark(row.history, _SPARK - 1)}"[:width]
 
 
-def _name(view: View, key: Key) -> str:
+def name_of(view: View, key: Key) -> str:
+    """What a row is called, without what a terminal would act on."""
     from exporter.batch.protocols import protocol_name
     from exporter.telemetry import printable
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import select
 import signal
 import sys
@@ -20,16 +21,17 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from exporter import __version__
 from exporter.batch.batch import FlowEndReason
-from exporter.config import Config
+from exporter.config import Config, hidden
 from exporter.credentials import Watched
 from exporter.errors import ExporterError, SinkError
 from exporter.observe import observed
 from exporter.pipeline import Pipeline
 from exporter.sinks.otlp.telemetry import TelemetryExporter
 from exporter.sinks.stdout.deliver import DescriptorWriter
-from exporter.status import RUN_DIRECTORY, Answer, StatusServer, as_json, text
-from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition, printable
+from exporter.status import RUN_DIRECTORY, Answer, Routes, StatusServer, as_json, text
+from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition, printable, recent_log
 from exporter.top import summed
 
 log = logging.getLogger(__name__)
@@ -86,7 +88,9 @@ class Service:
         }
         tap = self.pipeline.tap
         streams = {"/observe": partial(observed, tap), "/top": partial(summed, tap)}
-        self._servers = (StatusServer(routes), StatusServer(routes, streams))
+        public = {**routes, **self._page()} if config.metrics.page else routes
+        private = {**routes, "/config": self._configuration, "/log": self._log}
+        self._servers = (StatusServer(public), StatusServer(private, streams))
         self._telemetry = self._make_telemetry()
 
     def run(self) -> int:
@@ -257,6 +261,24 @@ class Service:
             error = f", last error: {worker.last_error}" if worker.last_error else ""
             lines.append(printable(f"sink {name}: {worker.circuit}, {waiting}{error}") + "\n")
         return text(200, "".join(lines))
+
+    def _page(self) -> Routes:
+        from exporter.page import Page
+
+        about = {
+            "version": __version__,
+            "host": platform.node(),
+            "kernel": platform.release(),
+            "process": str(os.getpid()),
+        }
+        return Page(self.pipeline.tap, about, self._ledger, self._readyz).routes()
+
+    def _configuration(self) -> Answer:
+        """What is in force, after reloads too."""
+        return as_json(hidden(self.pipeline.config))
+
+    def _log(self) -> Answer:
+        return text(200, "".join(f"{line}\n" for line in recent_log()))
 
     def _ledger(self) -> Answer:
         if not self._capturing:

@@ -2,7 +2,8 @@
 What the agent says of itself over HTTP: on the metrics address, and on a Unix socket for commands.
 
 ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for probes, ``/ledger`` as JSON, and on
-the Unix socket ``/observe`` and ``/top``, which go on for as long as somebody reads. Read-only.
+the Unix socket ``/observe`` and ``/top``, which go on for as long as somebody reads. With
+``metrics.page`` a page for people, which ``exporter.page`` makes, at ``/``. Read-only.
 Bound to what the configuration names; the Unix socket is for root alone.
 """
 
@@ -28,6 +29,18 @@ log = logging.getLogger(__name__)
 
 RUN_DIRECTORY = Path("/run/flow-exporter")
 _TIMEOUT = 10
+
+#: What a browser may do with an answer: read it as what it says it is, load what is served here,
+#: and show it in no frame of another's.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 
 #: Path -> (status, content type, body).
 Answer = tuple[int, str, bytes]
@@ -89,6 +102,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
