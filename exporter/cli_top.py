@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them; :func:`run` takes what they give."""
     parser.epilog = f"{parser.epilog}\n{_NOTES}"
     add = parser.add_argument
-    add("--by", choices=VIEWS, default="talkers", help="what traffic is summed by")
+    add("--by", choices=VIEWS, default="talkers", metavar="VIEW",
+        help=f"{', '.join(VIEWS[:-1])} or {VIEWS[-1]}; default: talkers")  # fmt: skip
     add("--sort", choices=ORDERS, default="bytes", help="most of what comes first")
     add("--rounds", type=int, default=0, metavar="N", help="stop after N drains; default: never")
     add("--pid", type=int, help="of the agent, if several are running")
@@ -105,7 +106,8 @@ class _Session:
         for _ in self._lines():
             width = int(os.environ.get("COLUMNS", "80"))
             rows = len(self._model.rows) + 4
-            print("\n".join(screen(self._model, self._look, width, rows)[:-1]), flush=True)
+            lines = screen(self._model, self._look, width, rows, marked=False)
+            print("\n".join(lines[:-1]), flush=True)
         return DONE
 
     def watch(self) -> int:
@@ -257,13 +259,20 @@ def _back(look: Look) -> None:
         look.chosen, look.containing = before.chosen, before.containing
 
 
-def screen(model: Model, look: Look, width: int, height: int) -> list[str]:
+def screen(model: Model, look: Look, width: int, height: int, *, marked: bool = True) -> list[str]:
     """
     What is on the screen.
 
+    Args:
+        model: What is known.
+        look: What is looked at.
+        width: Columns.
+        height: Lines.
+        marked: Whether somebody is there to choose a row.
+
     Returns:
-        ``height`` lines at most of ``width`` characters at most; the chosen row is inverted if the
-        terminal has somebody at it, by the escape sequences around it.
+        ``height`` lines at most of ``width`` characters at most; the chosen row is inverted by the
+        escape sequences around it.
     """
     from exporter.top import VIEWS as ALL
 
@@ -274,12 +283,12 @@ def screen(model: Model, look: Look, width: int, height: int) -> list[str]:
     first = max(min(look.chosen - room + 1, len(rows) - room), 0)
     for number, (key, row) in enumerate(rows[first : first + room], first):
         line = _row(view, key, row, model, width)
-        lines.append(f"\x1b[7m{line}\x1b[0m" if number == look.chosen else line)
+        lines.append(f"\x1b[7m{line}\x1b[0m" if marked and number == look.chosen else line)
     if not rows:
         lines.append("nothing yet" if not model.drains else "no flows")
     foot = f"/{look.containing}▏" if look.typing else _HELP
     lines += [""] * (height - len(lines) - 1)
-    return [*lines, f"\x1b[2m{foot[:width]}\x1b[0m"]
+    return [*lines, foot[:width]]
 
 
 def _head(model: Model, width: int) -> str:

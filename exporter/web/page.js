@@ -9,6 +9,7 @@ function make(kind, text, look) {
   const one = document.createElement(kind);
   if (text !== undefined) one.textContent = text;
   if (look) one.className = look;
+  if (text === "0") one.classList.add("zero");
   return one;
 }
 
@@ -87,7 +88,7 @@ function showTalkers(view) {
   const rows = view.rows.filter((row) => row.name.includes(containing));
   const rate = (row) => row.now.reduce((sum, now) => sum + Number(now[0]), 0);
   const most = Math.max(...view.rows.map(rate), 1);
-  const rates = view.ends ? [["sent/s"], ["received/s"]] : [["bit/s"]];
+  const rates = view.ends ? [["sent bit/s"], ["received bit/s"]] : [["bit/s"]];
   fill("talkers", [
     [view.title], ...rates, ["packets/s", "wide"], ["bytes in all"], ["history", "wide"],
   ], rows.map((row) => {
@@ -192,7 +193,7 @@ async function refresh() {
       const data = await answer.json();
       // Another one may have been chosen meanwhile.
       if (view === chosenView()) show(data);
-      state(`updated ${new Date().toLocaleTimeString()}`);
+      state(`updated ${new Date().toLocaleTimeString("en-GB")}`);
     } else {
       state(await answer.text(), true);
     }
