@@ -33,6 +33,8 @@ def progress(file: Path, *, quiet: bool) -> Iterator[Tell]:
         TimeRemainingColumn,
     )
 
+    from exporter.telemetry import printable
+
     size = file.stat().st_size if file.is_file() else None
     with Progress(
         TextColumn("{task.description}", markup=False),
@@ -43,7 +45,7 @@ def progress(file: Path, *, quiet: bool) -> Iterator[Tell]:
         console=Console(stderr=True),
         transient=True,
     ) as bar:
-        task = bar.add_task(file.name, total=size, rate="")
+        task = bar.add_task(printable(file.name), total=size, rate="")
 
         def tell(frames: int, octets: int) -> None:
             rate = frames / max(bar.tasks[0].elapsed or 0, 1e-3)
