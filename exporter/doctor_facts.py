@@ -38,6 +38,8 @@ _MEMCG_SINCE = (5, 11)
 #: Clock sources that are read without a system call, and those of virtual machines.
 _FAST_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page")
 _DIRECTIONS: tuple[Direction, ...] = ("ingress", "egress")
+#: Interfaces that are named in a line; JSON has all.
+_SHOWN = 20
 #: Requirements that no agent has.
 _DEVELOPMENT = re.compile(r"extra == .(test|lint|kernels)\b")
 #: Seconds for a program or a destination to answer.
@@ -91,7 +93,7 @@ def interfaces() -> Iterator[Finding]:
     names = dict(socket.if_nameindex())
     found = {name: _interface(number, name) for number, name in names.items()}
     shown = [f"{name} ({one['state']})" for name, one in found.items()]
-    yield _said("interfaces", ", ".join(shown) or "none", found)
+    yield _said("interfaces", _some(shown) or "none", found)
     others = [
         f"{name} {direction}: {', '.join(programs)}"
         for name, one in found.items()
@@ -101,7 +103,7 @@ def interfaces() -> Iterator[Finding]:
     yield Finding(
         "programs at hooks",
         "yes" if others else "",
-        "; ".join(others) or "none (without CAP_NET_ADMIN they are not seen)",
+        _some(others) or "none (without CAP_NET_ADMIN they are not seen)",
         "they run beside ours; one that redirects or drops before it hides packets from it"
         if others
         else "",
@@ -129,13 +131,30 @@ def _at_hook(number: int, direction: Direction) -> Iterator[str]:
     # A kernel without TCX, or not for us to ask; the findings of the kernel say so.
     with contextlib.suppress(BpfError, MissingLibrary):
         chain = tcx.query(number, direction)
-        yield from (f"TCX program {one.program_id}" for one in chain.programs)
+        yield from (f"TCX {_program(one.program_id)}" for one in chain.programs)
     try:
         for one in qdisc.filters(number, direction):
             yield f"tc filter {one.name or one.kind} of priority {one.priority}"
     except OSError:
         # The interface is gone, or its qdiscs are not for us to ask.
         return
+
+
+def _program(number: int) -> str:
+    from exporter.ebpf.programs import Program
+
+    try:
+        with Program.from_id(number) as program:
+            return f"{program.info().name} (program {number})"
+    except BpfError:
+        # Gone by now, or only for CAP_SYS_ADMIN to look at.
+        return f"program {number}"
+
+
+def _some(words: list[str]) -> str:
+    """The first of many."""
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return ", ".join(words[:_SHOWN]) + more
 
 
 def clocks() -> Iterator[Finding]:
