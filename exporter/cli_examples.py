@@ -33,7 +33,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "": _some(
         ("what can this host do?", "doctor"),
         ("the flows of every interface, in a live table", "run"),
-        ("send them to a collector", "run --sink grpc://collector:9999"),
+        (
+            "those of some interfaces, to a collector",
+            "run --interfaces eth0,/^veth/ --sink grpc://collector:9999",
+        ),
         ("who talks most, beside a running agent", "top"),
         ("is any packet without its place?", "ledger"),
     ),
