@@ -447,7 +447,12 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     _add_schema_flag(parser)
     add("--metrics-address", metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz there")
-    add("--page", action="store_true", default=None, help="and a page of live talkers")
+    add(
+        "--page",
+        action="store_true",
+        default=None,
+        help="and a page of live talkers and the ledger",
+    )
     add("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
     _add_config_flag(parser)
 

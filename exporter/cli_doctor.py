@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 MEANING = "what this host can do, and what a bug report needs"
 DONE, FAILED, USAGE = 0, 1, 2
 
-#: Of the standard colours, which each terminal shows readably on its own background.
-_COLOURS = {"yes": "32", "no": "31", "could not tell": "33"}
+#: Only what is not well, and in colours that are dark enough for white and light enough for black:
+#: the standard green and yellow cannot be read on white.
+_COLOURS = {"no": "1;31", "could not tell": "35"}
 _ANSWER = 14
 
 Sections = Mapping[str, "Sequence[Finding]"]
