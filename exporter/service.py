@@ -88,9 +88,12 @@ class Service:
         }
         tap = self.pipeline.tap
         streams = {"/observe": partial(observed, tap), "/top": partial(summed, tap)}
-        public = {**routes, **self._page()} if config.metrics.page else routes
+        page = self._page() if config.metrics.page else {}
         private = {**routes, "/config": self._configuration, "/log": self._log}
-        self._servers = (StatusServer(public), StatusServer(private, streams))
+        self._servers = (
+            StatusServer({**routes, **page}, for_people=set(page)),
+            StatusServer(private, streams),
+        )
         self._telemetry = self._make_telemetry()
 
     def run(self) -> int:

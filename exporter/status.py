@@ -12,13 +12,16 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
+import ipaddress
 import json
 import logging
 import os
+import platform
+import re
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -59,15 +62,34 @@ def as_json(body: Any) -> Answer:
     return 200, "application/json", json.dumps(body).encode()
 
 
+def is_own_name(host: str) -> bool:
+    """
+    Whether a browser's ``Host`` is an address, localhost, or what this host is called.
+
+    Any other name may be one of somebody who lets it point here: their page would read what is
+    served here with the browser of who opened it (DNS rebinding).
+    """
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(name.removeprefix("[").removesuffix("]")))
+    own = platform.node().lower()
+    return name.lower().removesuffix(".") in ("localhost", own, own.partition(".")[0])
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     server_version = "flow-exporter"
     sys_version = ""
     timeout = _TIMEOUT
     routes: Routes = MappingProxyType({})
     streams: Streams = MappingProxyType({})
+    for_people: Collection[str] = ()
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
+        if path in self.for_people and not is_own_name(self.headers.get("Host", "")):
+            self._answer(text(403, "open this page by an address, as localhost, or by this host's "
+                                   "name\n"))  # fmt: skip
+            return
         if path in self.streams:
             self._stream(self.streams[path], query)
             return
@@ -135,10 +157,17 @@ class StatusServer:
     Args:
         routes: What to answer.
         streams: What to answer for as long as somebody reads.
+        for_people: Those of the routes that are for browsers.
     """
 
-    def __init__(self, routes: Routes, streams: Streams = MappingProxyType({})) -> None:
-        self._handler = type("Handler", (_Handler,), {"routes": routes, "streams": streams})
+    def __init__(
+        self,
+        routes: Routes,
+        streams: Streams = MappingProxyType({}),
+        for_people: Collection[str] = (),
+    ) -> None:
+        what = {"routes": routes, "streams": streams, "for_people": for_people}
+        self._handler = type("Handler", (_Handler,), what)
         self._server: socketserver.BaseServer | None = None
         self._thread: threading.Thread | None = None
         self._path: Path | None = None
