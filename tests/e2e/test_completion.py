@@ -128,6 +128,10 @@ def test_what_is_offered(scripts: Path, shell: str) -> None:
     assert "--sink" not in offers(scripts, "top", "--s")
     assert offers(scripts, "top", "--sort", "") >= {"bytes", "packets", "flows", "total"}
     assert offers(scripts, "completion", "") >= set(SHELLS)
+    # A value that is anything: nothing of ours is offered, and no shell complains.
+    anything = offers(scripts, "run", "--metrics-address", "")
+    assert not anything & ({"--sink", *COMMANDS} - {"run"})
+    assert not [word for word in anything if "_arguments:" in word]
     assert any("capture.pcap" in word for word in offers(scripts, "replay", "cap"))
 
 
