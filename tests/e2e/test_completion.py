@@ -9,14 +9,15 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from exporter.cli import main
 from exporter.cli_completion import SHELLS
 from tests import patience
 from tests.conftest import missing
-from tests.e2e.agent import PROGRAM
 from tests.e2e.net import Network
 
 COMMANDS = {"run", "replay", "ledger", "unpin", "observe", "top", "consume", "kube-cache", "doctor",
@@ -45,8 +46,8 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the script of each shell."""
     directory = tmp_path_factory.mktemp("scripts")
     for shell, name in zip(SHELLS, ("bash", "_flow-exporter", "fish"), strict=True):
-        done = subprocess.run([PROGRAM, "completion", shell], capture_output=True, check=True)
-        (directory / name).write_bytes(done.stdout)
+        with (directory / name).open("w") as file, redirect_stdout(file):
+            assert main(["completion", shell]) == 0
     return directory
 
 
@@ -153,11 +154,11 @@ def test_names_of_interfaces(network: Network, scripts: Path, shell: str) -> Non
     assert not (scripts / "taken").exists()
 
 
-def test_no_shell_of_that_name() -> None:
+def test_no_shell_of_that_name(capsys: pytest.CaptureFixture[str]) -> None:
     """One line, with the names that there are."""
-    done = subprocess.run(
-        [PROGRAM, "completion", "tcsh"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert all(shell in done.stderr for shell in SHELLS)
-    assert len(done.stderr.splitlines()) == 1
+    with pytest.raises(SystemExit) as end:
+        main(["completion", "tcsh"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert all(shell in said for shell in SHELLS)
+    assert len(said.splitlines()) == 1
