@@ -281,6 +281,8 @@ def destinations(config: Config) -> Iterator[Finding]:
         name = sink.name or f"{sink.type} {number}"
         for kind, where in _places(sink):
             yield _reached(f"sink {name}", kind, where)
+    if config.metrics.otlp is not None:
+        yield _reached("metrics.otlp", "tcp", config.metrics.otlp.endpoint)
 
 
 def _places(sink: Any) -> Iterator[tuple[str, str]]:

@@ -62,18 +62,29 @@ class Browser:
         os.close(theirs_out)
 
     def __enter__(self) -> Self:
+        try:
+            self._open_tab()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _open_tab(self) -> None:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Network", "Page", "Log", "Runtime"):
             self.call(f"{domain}.enable")
-        return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._in)
+        # It ends when nobody speaks to it any more; the process here is a shell that waits for it.
         os.close(self._out)
+        try:
+            self.process.wait(patience.LONGEST)
+        finally:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._in)
         self._log.close()
 
     def open(self, url: str) -> None:
