@@ -13,11 +13,21 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from exporter import __version__, cli_consume, cli_kube_cache, cli_lag, cli_observe, cli_top
+from exporter import (
+    __version__,
+    cli_completion,
+    cli_consume,
+    cli_doctor,
+    cli_kube_cache,
+    cli_lag,
+    cli_observe,
+    cli_top,
+)
+from exporter.cli_examples import epilog
 from exporter.ebpf.errors import BpfError
 from exporter.errors import CaptureFileError, ConfigError, ExporterError
 
@@ -25,23 +35,18 @@ log = logging.getLogger(__name__)
 
 DONE, FAILED, USAGE = 0, 1, 2
 
-_EXAMPLES = """\
-examples:
-  flow-exporter run                                 every interface, a live table
-  flow-exporter run --sink stdout | jq .            JSON lines
-  flow-exporter run --interfaces eth0,/^veth/ --sink grpc://collector:9999
-  flow-exporter top                                 who talks most
-  flow-exporter observe -f --to-port 443            flows of the running agent, as they come
-  flow-exporter replay capture.pcap                 flows of a capture
-  flow-exporter consume --brokers kafka:9092 --topic network-flows
-  flow-exporter ledger                              does every packet have its place?
-  flow-exporter doctor                              what can this host do?
-"""
-
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+class _Commands(argparse.RawDescriptionHelpFormatter):
+    """Each command on one line: argparse does not count how far they are moved to the right."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = len("    dump-config")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,13 +106,23 @@ def _say_what_is_ignored() -> None:
 
 def _replay(parsed: argparse.Namespace) -> int:
     from exporter.capabilities import require
+    from exporter.cli_progress import progress
     from exporter.replay.replay import replay
 
     require("replay")
     config = _config(parsed)
-    replayed = replay(parsed.file, config.capture)
+    with progress(parsed.file, quiet=parsed.quiet) as tell:
+        replayed = replay(parsed.file, config.capture, tell)
     balance = _print_flows(replayed, config, parsed.schema or "otel", as_table=parsed.table)
-    excluded = f"  excluded: {balance.excluded_total.flows}" if config.exclude else ""
+    if not parsed.quiet:
+        _print_sums(replayed, balance, told_excluded=bool(config.exclude))
+    if replayed.error:
+        return _fail(CaptureFileError(f"{parsed.file}: {replayed.error}"), FAILED)
+    return FAILED if balance.problems() else DONE
+
+
+def _print_sums(replayed: Any, balance: Any, *, told_excluded: bool) -> None:
+    excluded = f"  excluded: {balance.excluded_total.flows}" if told_excluded else ""
     flows = balance.published.flows
     kernel = replayed.balance.kernel
     malformed = kernel.outcome("malformed").packets + replayed.unplayable
@@ -118,9 +133,6 @@ def _replay(parsed: argparse.Namespace) -> int:
         f"lost: {kernel.lost.packets}{excluded}",
         file=sys.stderr,
     )
-    if replayed.error:
-        return _fail(CaptureFileError(f"{parsed.file}: {replayed.error}"), FAILED)
-    return FAILED if balance.problems() else DONE
 
 
 def _print_flows(replayed: Any, config: Any, schema: str, *, as_table: bool) -> Any:
@@ -219,17 +231,7 @@ def _unpin(parsed: argparse.Namespace) -> int:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
-    from exporter import doctor
-
-    findings = doctor.examine()
-    if parsed.json or not sys.stdout.isatty():
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
-    else:
-        print(doctor.heading())
-        for finding in findings:
-            advice = f"  -> {finding.advice}" if finding.advice else ""
-            print(f"  {finding.answer:<14}  {finding.subject}: {finding.detail}{advice}")
-    return DONE if doctor.can_capture(findings) else FAILED
+    return cli_doctor.run(parsed, lambda: _config(parsed))
 
 
 def _check(parsed: argparse.Namespace) -> int:
@@ -272,6 +274,7 @@ _FLAGS = {
     "agent_address": ("agent", "address"),
     "metrics_address": ("metrics", "address"),
     "observe_address": ("observe", "address"),
+    "page": ("metrics", "page"),
     "sink": ("sinks",),
     "log_level": ("log_level",),
 }
@@ -301,8 +304,8 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(
         prog="flow-exporter",
         description="Network flows from eBPF, every packet accounted for.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=epilog(""),
+        formatter_class=_Commands,
     )
     top.add_argument("--version", action="version", version=f"flow-exporter {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
@@ -314,6 +317,7 @@ def parser() -> argparse.ArgumentParser:
     replay = _command(commands, "replay", _replay, "flows of a capture file, as JSON lines")
     replay.add_argument("file", type=Path, metavar="FILE", help="pcap or pcapng")
     replay.add_argument("--table", action="store_true", help="print a table instead")
+    replay.add_argument("--quiet", action="store_true", help="no progress and no sums")
     _add_schema_flag(replay)
     _add_size_flags(replay)
     _add_config_flag(replay)
@@ -343,9 +347,15 @@ def parser() -> argparse.ArgumentParser:
         )
     )
 
-    doctor = _command(commands, "doctor", _doctor, "what this host can do")
-    doctor.add_argument("--json", action="store_true", help="JSON, also on a terminal")
+    _add_commands_about_it(commands)
+    return top
 
+
+def _add_commands_about_it(commands: Any) -> None:
+    """Commands that say what would be."""
+    cli_doctor.add_arguments(doctor := _command(commands, "doctor", _doctor, cli_doctor.MEANING))
+    _add_capture_flags(doctor)
+    _add_run_flags(doctor)
     for name, function, meaning in (
         ("check", _check, "validate the configuration and exit"),
         ("dump-config", _dump_config, "print the effective configuration"),
@@ -353,7 +363,12 @@ def parser() -> argparse.ArgumentParser:
         command = _command(commands, name, function, meaning)
         _add_capture_flags(command)
         _add_run_flags(command)
-    return top
+    cli_completion.add_arguments(
+        _command(
+            commands, "completion", cli_completion.run, "a script that makes a shell complete"
+        ),
+        parser,
+    )
 
 
 def _add_kafka_commands(commands: Any) -> None:
@@ -370,7 +385,13 @@ def _add_kafka_commands(commands: Any) -> None:
 def _command(
     commands: Any, name: str, function: Callable[[argparse.Namespace], int], meaning: str
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=meaning, description=meaning)
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=meaning,
+        description=f"{meaning[:1].upper()}{meaning[1:]}.",
+        epilog=epilog(name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.set_defaults(command=function)
     return parser
 
@@ -443,6 +464,12 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     _add_schema_flag(parser)
     add("--metrics-address", metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz there")
     add("--observe-address", metavar="HOST:PORT", help="serve flows over gRPC there, for observe")
+    add(
+        "--page",
+        action="store_true",
+        default=None,
+        help="and a page of live talkers and the ledger",
+    )
     add("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
     _add_config_flag(parser)
 

@@ -24,17 +24,9 @@ _LAST = 20
 #: Lines of a file that are looked at together.
 _LINES = 8192
 
-_EXAMPLES = """\
-examples:
-  flow-exporter observe                              the last 20 flows
-  flow-exporter observe -f --to-port 443             HTTPS, as it comes
-  flow-exporter observe -f --ip 10.0.0.0/8 --not --port 53
-  flow-exporter observe --since 5m --protocol udp -o json | jq .flow.bytes
-  flow-exporter observe --input-file flows.jsonl --from-ip 192.0.2.7
-  flow-exporter observe --server tls://node-1:4244 --tls-ca-cert-files ca.pem
-
-Conditions of one kind are alternatives, those of different kinds must all hold. --not turns the
-next one round. A name may end in *.
+_NOTES = """\
+Conditions of one kind are alternatives, those of different kinds must all hold.
+--not turns the next one round. A name may end in *.
 """
 
 #: As ``exporter.batch.match.KINDS`` has them: name, value, meaning; whether it is of an end.
@@ -90,8 +82,7 @@ class _Not(argparse.Action):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them; :func:`run` takes what they give."""
-    parser.epilog = _EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{parser.epilog}\n{_NOTES}"
     add = parser.add_argument
     add("-f", "--follow", action="store_true", help="go on with what comes")
     add("--last", type=int, metavar="N", help=f"of the recent flows; default: {_LAST}, 0 with -f")

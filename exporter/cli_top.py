@@ -27,17 +27,12 @@ ORDERS = ("bytes", "packets", "flows", "total")
 VIEWS = ("talkers", "pairs", "ports", "protocols", "interfaces", "pods", "workloads", "namespaces",
          "processes", "names", "countries")  # fmt: skip
 
-_EXAMPLES = """\
-examples:
-  flow-exporter top                        who talks most
-  flow-exporter top --by ports --ip 10.0.0.0/8
-  flow-exporter top --by pods --sort packets
-  flow-exporter top --rounds 1             print it once, as in a script
-
+_NOTES = """\
 keys:
-  Tab, Shift-Tab   next view, view before   Enter   look into the row     Esc   back
-  up, down         choose a row             /       rows with some text   s     next order
-  space            stop and go on           q       leave
+  Tab, Shift-Tab  next view, view before     up, down  choose a row
+  Enter           look into the row          Esc       back
+  /               rows with some text        s         next order
+  space           stop and go on             q         leave
 """
 _HELP = "Tab view  Enter into  Esc back  / text  s sort  space stop  q leave"
 _KEY = re.compile(r"\x1b\[[A-Z]|.", re.DOTALL)
@@ -48,10 +43,10 @@ _NUMBER, _SPARK = 8, 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them; :func:`run` takes what they give."""
-    parser.epilog = _EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{parser.epilog}\n{_NOTES}"
     add = parser.add_argument
-    add("--by", choices=VIEWS, default="talkers", help="what traffic is summed by")
+    add("--by", choices=VIEWS, default="talkers", metavar="VIEW",
+        help=f"{', '.join(VIEWS[:-1])} or {VIEWS[-1]}; default: talkers")  # fmt: skip
     add("--sort", choices=ORDERS, default="bytes", help="most of what comes first")
     add("--rounds", type=int, default=0, metavar="N", help="stop after N drains; default: never")
     cli_observe.add_server(parser)
@@ -133,7 +128,8 @@ class _Session:
         for _ in self._lines():
             width = int(os.environ.get("COLUMNS", "80"))
             rows = len(self._model.rows) + 4
-            print("\n".join(screen(self._model, self._look, width, rows)[:-1]), flush=True)
+            lines = screen(self._model, self._look, width, rows, marked=False)
+            print("\n".join(lines[:-1]), flush=True)
         return DONE
 
     def watch(self) -> int:
@@ -284,13 +280,20 @@ def _back(look: Look) -> None:
         look.chosen, look.containing = before.chosen, before.containing
 
 
-def screen(model: Model, look: Look, width: int, height: int) -> list[str]:
+def screen(model: Model, look: Look, width: int, height: int, *, marked: bool = True) -> list[str]:
     """
     What is on the screen.
 
+    Args:
+        model: What is known.
+        look: What is looked at.
+        width: Columns.
+        height: Lines.
+        marked: Whether somebody is there to choose a row.
+
     Returns:
-        ``height`` lines at most of ``width`` characters at most; the chosen row is inverted if the
-        terminal has somebody at it, by the escape sequences around it.
+        ``height`` lines at most of ``width`` characters at most; the chosen row is inverted by the
+        escape sequences around it.
     """
     from exporter.top import VIEWS as ALL
 
@@ -301,12 +304,12 @@ def screen(model: Model, look: Look, width: int, height: int) -> list[str]:
     first = max(min(look.chosen - room + 1, len(rows) - room), 0)
     for number, (key, row) in enumerate(rows[first : first + room], first):
         line = _row(view, key, row, model, width)
-        lines.append(f"\x1b[7m{line}\x1b[0m" if number == look.chosen else line)
+        lines.append(f"\x1b[7m{line}\x1b[0m" if marked and number == look.chosen else line)
     if not rows:
         lines.append("nothing yet" if not model.drains else "no flows")
     foot = f"/{look.containing}▏" if look.typing else _HELP
     lines += [""] * (height - len(lines) - 1)
-    return [*lines, f"\x1b[2m{foot[:width]}\x1b[0m"]
+    return [*lines, foot[:width]]
 
 
 def _head(model: Model, width: int) -> str:
@@ -348,7 +351,7 @@ def _row(view: View, key: Key, row: Row, model: Model, width: int) -> str:
     from exporter.sinks.stdout.table import count_text
 
     room = _room(view, width)
-    name = _name(view, key)
+    name = name_of(view, key)
     if len(name) >= room:
         name = name[: room - 2] + "…"
     seconds = model.seconds or 1
@@ -359,7 +362,8 @@ def _row(view: View, key: Key, row: Row, model: Model, width: int) -> str:
     return f"{name:<{room}}{cells} {spark(row.history, _SPARK - 1)}"[:width]
 
 
-def _name(view: View, key: Key) -> str:
+def name_of(view: View, key: Key) -> str:
+    """What a row is called, without what a terminal would act on."""
     from exporter.batch.protocols import protocol_name
     from exporter.telemetry import printable
 

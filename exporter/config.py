@@ -77,6 +77,8 @@ class MetricsConfig(BaseModel):
 
     Args:
         address: ``host:port`` for /metrics, /healthz and /readyz; empty for none.
+        page: A page for people at /, too: live talkers and the ledger. Whoever reaches the address
+            reads there who talks to whom.
         otlp: An OpenTelemetry collector that is sent the same, as a sink of type ``otlp`` is
             written; ``signal``, ``schema``, ``metrics``, ``queue`` and limits mean nothing here.
         otlp_interval: Seconds between two messages to it.
@@ -85,8 +87,15 @@ class MetricsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: HostPort = ""
+    page: bool = False
     otlp: Annotated[OtlpConfig, BeforeValidator(_otlp)] | None = None
     otlp_interval: Seconds = Field(60.0, ge=0.1, le=86_400)
+
+    @model_validator(mode="after")
+    def _page_has_an_address(self) -> MetricsConfig:
+        if self.page and not self.address:
+            raise ValueError("the page is served at metrics.address: give it one")
+        return self
 
     def host_port(self) -> tuple[str, int]:
         """The address, taken apart."""
@@ -248,6 +257,16 @@ def load(
 def dump(config: Config) -> str:
     """The effective configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+
+def hidden(config: Config) -> dict[str, Any]:
+    """The configuration as JSON has it, without what people may have written secrets into."""
+    shown: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
+    for sink in (*shown["sinks"], shown["metrics"]["otlp"] or {}):
+        # Of other sinks they are names of files.
+        if sink.get("type") == "otlp":
+            sink["headers"] = dict.fromkeys(sink["headers"], "(hidden)")
+    return shown
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from exporter.capabilities import COMMANDS, KEYS, effective
 from exporter.capture.census import SO_NETNS_COOKIE
@@ -29,10 +30,11 @@ class Finding:
 
     Args:
         subject: What was looked at.
-        answer: yes, no, or could not tell.
+        answer: yes, no, or could not tell; empty of what is neither good nor bad.
         detail: What was found.
         advice: What its absence costs, or what to do; empty if all is well.
         required: Without it nothing is captured.
+        more: What was found as a whole, for JSON.
     """
 
     subject: str
@@ -40,11 +42,20 @@ class Finding:
     detail: str
     advice: str
     required: bool
+    more: Any = None
 
 
-def examine() -> list[Finding]:
-    """Everything that decides whether and how well this host can be observed."""
-    return [*_privileges(), *_host(), *_kernel(), *_mounts(), *_identities(), *_memory()]
+def examine(capture: CaptureConfig | None = None) -> list[Finding]:
+    """
+    Everything that decides whether and how well this host can be observed.
+
+    Args:
+        capture: As the agent would be run; default: as it is without a configuration.
+    """
+    asked = capture or CaptureConfig()
+    return [
+        *_privileges(), *_host(), *_kernel(), *_mounts(), *_identities(), *_memory(asked),
+    ]  # fmt: skip
 
 
 def _privileges() -> Iterator[Finding]:
@@ -167,13 +178,12 @@ def _identities() -> Iterator[Finding]:
     yield Finding("cookies of namespaces", answer, detail, "" if answer == "yes" else cost, False)
 
 
-def _memory() -> Iterator[Finding]:
+def _memory(config: CaptureConfig) -> Iterator[Finding]:
     try:
         cpus = possible_cpus()
     except (MissingLibrary, OSError) as err:
         yield Finding("flow map memory", Answer.UNKNOWN.value, str(err), "", False)
         return
-    config = CaptureConfig()
     yield Finding(
         "flow map memory",
         "yes",
@@ -184,7 +194,7 @@ def _memory() -> Iterator[Finding]:
     )
 
 
-def can_capture(findings: list[Finding]) -> bool:
+def can_capture(findings: Iterable[Finding]) -> bool:
     """Whether nothing that is required is conclusively missing."""
     return not any(finding.required and finding.answer == "no" for finding in findings)
 

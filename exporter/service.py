@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import select
 import signal
 import sys
@@ -20,16 +21,17 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from exporter import __version__
 from exporter.batch.batch import FlowEndReason
-from exporter.config import Config
+from exporter.config import Config, hidden
 from exporter.credentials import Watched
 from exporter.errors import ExporterError, SinkError
 from exporter.observe import Wanted, observed
 from exporter.pipeline import Pipeline
 from exporter.sinks.otlp.telemetry import TelemetryExporter
 from exporter.sinks.stdout.deliver import DescriptorWriter
-from exporter.status import RUN_DIRECTORY, Answer, StatusServer, as_json, text
-from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition, printable
+from exporter.status import RUN_DIRECTORY, Answer, Routes, StatusServer, as_json, text
+from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition, printable, recent_log
 from exporter.top import Asked, summed
 
 if TYPE_CHECKING:
@@ -92,7 +94,12 @@ class Service:
             "/observe": lambda query: observed(tap, Wanted.of_query(query)),
             "/top": lambda query: summed(tap, Asked.of_query(query)),
         }
-        self._servers = (StatusServer(routes), StatusServer(routes, streams))
+        page = self._page() if config.metrics.page else {}
+        private = {**routes, "/config": self._configuration, "/log": self._log}
+        self._servers = (
+            StatusServer({**routes, **page}, for_people=set(page)),
+            StatusServer(private, streams),
+        )
         self._observe_server = self._make_observe_server()
         self._telemetry = self._make_telemetry()
 
@@ -276,6 +283,24 @@ class Service:
             error = f", last error: {worker.last_error}" if worker.last_error else ""
             lines.append(printable(f"sink {name}: {worker.circuit}, {waiting}{error}") + "\n")
         return text(200, "".join(lines))
+
+    def _page(self) -> Routes:
+        from exporter.page import Page
+
+        about = {
+            "version": __version__,
+            "host": platform.node(),
+            "kernel": platform.release(),
+            "process": str(os.getpid()),
+        }
+        return Page(self.pipeline.tap, about, self._ledger, self._readyz).routes()
+
+    def _configuration(self) -> Answer:
+        """What is in force, after reloads too."""
+        return as_json(hidden(self.pipeline.config))
+
+    def _log(self) -> Answer:
+        return text(200, "".join(f"{line}\n" for line in recent_log()))
 
     def _ledger(self) -> Answer:
         if not self._capturing:

@@ -2,7 +2,8 @@
 What the agent says of itself over HTTP: on the metrics address, and on a Unix socket for commands.
 
 ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for probes, ``/ledger`` as JSON, and on
-the Unix socket ``/observe`` and ``/top``, which go on for as long as somebody reads. Read-only.
+the Unix socket ``/observe`` and ``/top``, which go on for as long as somebody reads. With
+``metrics.page`` a page for people, which ``exporter.page`` makes, at ``/``. Read-only.
 Bound to what the configuration names; the Unix socket is for root alone.
 """
 
@@ -12,13 +13,16 @@ import contextlib
 import http.client
 import http.server
 import io
+import ipaddress
 import json
 import logging
 import os
+import platform
+import re
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +33,18 @@ log = logging.getLogger(__name__)
 
 RUN_DIRECTORY = Path("/run/flow-exporter")
 _TIMEOUT = 10
+
+#: What a browser may do with an answer: read it as what it says it is, load what is served here,
+#: and show it in no frame of another's.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 
 #: Path -> (status, content type, body).
 Answer = tuple[int, str, bytes]
@@ -47,15 +63,34 @@ def as_json(body: Any) -> Answer:
     return 200, "application/json", json.dumps(body).encode()
 
 
+def is_own_name(host: str) -> bool:
+    """
+    Whether a browser's ``Host`` is an address, localhost, or what this host is called.
+
+    Any other name may be one of somebody who lets it point here: their page would read what is
+    served here with the browser of who opened it (DNS rebinding).
+    """
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(name.removeprefix("[").removesuffix("]")))
+    own = platform.node().lower()
+    return name.lower().removesuffix(".") in ("localhost", own, own.partition(".")[0])
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     server_version = "flow-exporter"
     sys_version = ""
     timeout = _TIMEOUT
     routes: Routes = MappingProxyType({})
     streams: Streams = MappingProxyType({})
+    for_people: Collection[str] = ()
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
+        if path in self.for_people and not is_own_name(self.headers.get("Host", "")):
+            self._answer(text(403, "open this page by an address, as localhost, or by this host's "
+                                   "name\n"))  # fmt: skip
+            return
         if path in self.streams:
             self._stream(self.streams[path], query)
             return
@@ -90,6 +125,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
@@ -121,10 +158,17 @@ class StatusServer:
     Args:
         routes: What to answer.
         streams: What to answer for as long as somebody reads.
+        for_people: Those of the routes that are for browsers.
     """
 
-    def __init__(self, routes: Routes, streams: Streams = MappingProxyType({})) -> None:
-        self._handler = type("Handler", (_Handler,), {"routes": routes, "streams": streams})
+    def __init__(
+        self,
+        routes: Routes,
+        streams: Streams = MappingProxyType({}),
+        for_people: Collection[str] = (),
+    ) -> None:
+        what = {"routes": routes, "streams": streams, "for_people": for_people}
+        self._handler = type("Handler", (_Handler,), what)
         self._server: socketserver.BaseServer | None = None
         self._thread: threading.Thread | None = None
         self._path: Path | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -128,7 +129,23 @@ def setup_log(level: str) -> None:
     """Log lines to standard error: time, level, message."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    kept = _Recent()
+    kept.setFormatter(handler.formatter)
+    logging.basicConfig(level=level.upper(), handlers=[handler, kept], force=True)
+
+
+#: The last lines of the log, for whoever reports a fault: some 100 kB.
+_recent: deque[str] = deque(maxlen=500)
+
+
+class _Recent(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _recent.append(self.format(record))
+
+
+def recent_log() -> list[str]:
+    """The last lines of the log, the newest last."""
+    return list(_recent)
 
 
 def _counter(

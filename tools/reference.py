@@ -3,7 +3,7 @@ Write the reference pages that are made from the code: ``python tools/reference.
 
 docs/reference/record.md from the one column table and the enrichers, configuration.md from the
 models and their docstrings, metrics.md from what the collector declares, capabilities.md from the
-one table of them.
+one table of them; cli.md and the manual page from the command line's parser.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from manual import cli_page, man_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -291,6 +292,8 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
 
 
 PAGES = {
+    "cli.md": lambda: f"{_MADE}\n{cli_page()}",
+    "flow-exporter.1": man_page,
     "record.md": record_page,
     "configuration.md": configuration_page,
     "metrics.md": metrics_page,

@@ -17,6 +17,7 @@ from enum import StrEnum
 
 from exporter.batch.batch import FlowBatch
 from exporter.errors import SinkError
+from exporter.fanout.catching_up import CatchingUp
 from exporter.fanout.config import RetryConfig
 from exporter.fanout.contract import Message, Sink
 from exporter.fanout.queue import BatchQueue
@@ -69,6 +70,7 @@ class SinkWorker:
         self._left: list[FlowBatch] = []
         self._thread: threading.Thread | None = None
         self._mentioned = -_REMIND
+        self._catching_up = CatchingUp(sink.name, queue.counts)
 
     @property
     def healthy(self) -> bool:
@@ -91,6 +93,7 @@ class SinkWorker:
 
     def begin(self) -> None:
         """Deliver from now on."""
+        self._catching_up.begin()
         self.queue.pause(paused=False)
         self._thread = threading.Thread(
             target=self._run, name=f"sink {self.sink.name}", daemon=True
@@ -146,6 +149,7 @@ class SinkWorker:
                 self.queue.abandon(why)
             # What is left of a batch that was delivered is nothing.
             self.queue.drop_held("internal")
+            self._catching_up.look()
             self._on_settled()
 
     def _send(self, batch: FlowBatch) -> None:

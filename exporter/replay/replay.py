@@ -9,7 +9,7 @@ packet is lost, however small the maps are.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,8 @@ _SHORTEST, _LONGEST = 15, 2048
 _SHORTEST_IP = {b"\x08\x00": 14 + 20, b"\x86\xdd": 14 + 40}
 #: How often the fill of the maps is looked at, in packets, and how full they may be.
 _LOOK, _FULL = 4096, 0.5
+#: How often it is told how far it is, in packets: some milliseconds' work.
+_TELL = 1024
 #: Octets of the ring buffer for a packet that the flow map had no room for, with the kernel's own.
 _RING_RECORD = FLOW_RECORD.itemsize + 8
 #: Octets of a packet in a file, at least; the least that the maps may be.
@@ -103,13 +105,19 @@ class _Player:
         return sum((part.totals for part in self._parts), Totals())
 
 
-def replay(path: Path, config: CaptureConfig) -> Replayed:
+def replay(
+    path: Path,
+    config: CaptureConfig,
+    tell: Callable[[int, int], None] = lambda _frames, _octets: None,
+) -> Replayed:
     """
     Play a capture file.
 
     Args:
         path: pcap or pcapng; Ethernet, raw IP, Linux cooked or BSD loopback.
         config: Sizes and sampling; interfaces do not matter.
+        tell: Called now and then with the packets and the octets of the file that were read; there
+            are no octets of a pipe.
 
     Raises:
         CaptureFileError: If no packet can be read. Damage further on is in the result.
@@ -126,6 +134,8 @@ def replay(path: Path, config: CaptureConfig) -> Replayed:
         try:
             for packet in source.packets():
                 player.play(packet)
+                if player.frames % _TELL == 0:
+                    tell(player.frames, stream.tell() if stream.seekable() else 0)
         except CaptureFileError as err:
             if not player.frames:
                 raise CaptureFileError(f"{path}: {err}") from err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import platform
 import socket
 import stat
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import CaptureError, ControlError
-from exporter.status import Answer, StatusServer, as_json, ask, find_agent, text
+from exporter.status import Answer, StatusServer, as_json, ask, find_agent, is_own_name, text
 from tests.conftest import missing
 
 
@@ -158,3 +159,47 @@ def test_closing_ends_the_thread(server: StatusServer) -> None:
     assert [thread.name for thread in threading.enumerate()].count("status") == 1
     server.close()
     assert "status" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("127.0.0.1:9090", True),
+        ("192.0.2.7", True),
+        ("[::1]:9090", True),
+        ("[2001:db8::1]", True),
+        ("LocalHost:9090", True),
+        (platform.node(), True),
+        (f"{platform.node()}:9090", True),
+        ("attacker.example:9090", False),
+        ("localhost.attacker.example", False),
+        ("127.0.0.1.attacker.example", False),
+        ("127.0.0.1:9090@attacker.example", False),
+        ("", False),
+    ],
+)
+def test_whose_name_it_is(host: str, own: bool) -> None:
+    """An address, localhost or this host's name; none that points here by somebody's choice."""
+    assert is_own_name(host) is own
+
+
+def test_a_name_that_points_here() -> None:
+    """What is for people is refused to a browser that was sent here by a name; the rest is not."""
+    routes = {"/": lambda: text(200, "page"), "/metrics": lambda: text(200, "numbers")}
+    server = StatusServer(routes, for_people={"/"})
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server.listen("127.0.0.1", port)
+    try:
+        for path, host, status in (
+            ("/", f"127.0.0.1:{port}", 200),
+            ("/?query", f"attacker.example:{port}", 403),
+            ("/", "attacker.example", 403),
+            ("/metrics", f"collector.example:{port}", 200),
+        ):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("GET", path, headers={"Host": host})
+            assert connection.getresponse().status == status, (path, host)
+            connection.close()
+    finally:
+        server.close()

@@ -97,7 +97,7 @@ def render(batch: FlowBatch, rows: int) -> Any:
             named = (name or cell for name, cell in zip(names, cells, strict=False))
             table.add_row(*map(Text, (*named, *cells[2:])))
             cells = tuple(cell if name else "" for name, cell in zip(names, cells, strict=False))
-        table.add_row(*(Text(cell, "dim" if any(names) else "") for cell in cells))
+        table.add_row(*(Text(cell, "italic" if any(names) else "") for cell in cells))
     return table
 
 
