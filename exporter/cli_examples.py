@@ -65,6 +65,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("HTTPS, as it comes", "observe -f --to-port 443"),
         ("a network, but not its DNS", "observe -f --ip 10.0.0.0/8 --not --port 53"),
         ("out of a file", "observe --input-file flows.jsonl --from-ip 192.0.2.7"),
+        ("elsewhere", "observe --server tls://node-1:4244 --tls-ca-cert-files ca.pem"),
     ),
     "top": _some(
         ("who talks most", "top"),
@@ -88,6 +89,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
                 "    --sasl-username reader --sasl-password-file /run/secrets/kafka"
             ),
         ),
+    ),
+    "lag": _some(
+        ("of all groups, once", "lag --brokers kafka:9092"),
+        ("for Prometheus", "lag --brokers kafka:9092 --metrics-address 127.0.0.1:9101"),
     ),
     "kube-cache": _some(
         ("in a pod, with its service account", "kube-cache"),
