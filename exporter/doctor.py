@@ -14,7 +14,7 @@ from exporter.capture.cgroups import cgroup_root
 from exporter.capture.config import CaptureConfig, entry_octets
 from exporter.capture.loader import OBJECT_PATH
 from exporter.ebpf import features
-from exporter.ebpf._libbpf import MissingLibrary, library
+from exporter.ebpf._libbpf import MissingLibrary, library, raise_capabilities
 from exporter.ebpf.cpus import possible_cpus
 from exporter.ebpf.errors import FeatureMissing
 from exporter.ebpf.features import Answer
@@ -45,8 +45,16 @@ class Finding:
 
 
 def missing_privileges() -> list[str]:
-    """Names of the capabilities that capturing needs and this process lacks."""
-    effective = _effective_capabilities()
+    """
+    Names of the capabilities that capturing needs and this process lacks.
+
+    Those that it may have and has not taken are taken first: the image's program begins with none in
+    effect, so that it starts where not all are granted, and can say so.
+    """
+    effective, permitted = _capabilities("CapEff"), _capabilities("CapPrm")
+    if permitted & ~effective:
+        raise_capabilities()
+        effective = permitted
     if effective >> _SYS_ADMIN & 1:
         return [] if effective >> _NET_ADMIN & 1 else ["CAP_NET_ADMIN"]
     wanted = {"CAP_BPF": _BPF, "CAP_PERFMON": _PERFMON, "CAP_NET_ADMIN": _NET_ADMIN}
@@ -197,8 +205,9 @@ def heading() -> str:
     return f"{platform.node()}: Linux {os.uname().release} {platform.machine()}"
 
 
-def _effective_capabilities() -> int:
+def _capabilities(which: str) -> int:
+    """A set of this process, by its name in /proc/self/status."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
+        if line.startswith(f"{which}:"):
             return int(line.split()[1], 16)
     return 0

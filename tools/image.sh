@@ -9,8 +9,7 @@
 set -eu
 python=$1 target=$2
 here="$(cd "$(dirname "$0")" && pwd)"
-native="$(dpkg --print-architecture)"
-architecture="${3:-$native}"
+architecture="${3:-$(dpkg --print-architecture)}"
 cache="${IMAGE_CACHE:-$HOME/.cache/flow-exporter/image}"
 lock="${IMAGE_LOCK:-}"
 extras="${IMAGE_EXTRAS-kafka-codecs}"
@@ -31,24 +30,18 @@ recipe="$(cat "$work/requirements" constraints.txt "$here/image/packages" "$here
 	${lock:+"$lock"} | sha256sum | cut -c1-12)"
 how="$(cat "$here"/image/assemble.py "$here"/image/layer.py "$here"/image/unpack.py | sha256sum | cut -c1-12)"
 
-inputs() {
-	place="$cache/inputs-$1-$recipe"
-	if [ ! -e "$place/lock" ]; then
-		echo "image: fetching packages for $1" >&2
-		"$here/image/fetch.sh" "$python" "$1" "$work/requirements" "$place" "$2"
-	fi
-	echo "$place"
-}
-
 # One build at a time on a machine, and half a layer is never seen.
 exec 9>"$cache/lock"
 flock 9
-here_inputs="$(inputs "$native" "$([ "$native" = "$architecture" ] && echo "$lock" || true)")"
-there_inputs="$(inputs "$architecture" "$lock")"
+inputs="$cache/inputs-$architecture-$recipe"
+if [ ! -e "$inputs/lock" ]; then
+	echo "image: fetching packages for $architecture" >&2
+	"$here/image/fetch.sh" "$python" "$architecture" "$work/requirements" "$inputs" "$lock"
+fi
 base="$cache/base-$architecture-$recipe-$how"
 if [ ! -e "$base/index.json" ]; then
 	mkdir "$work/base"
-	"$python" "$here/image/assemble.py" base "$there_inputs" "$here_inputs" "$work/base" "$work/base.tar"
+	"$python" "$here/image/assemble.py" base "$inputs" "$work/base" "$work/base.tar"
 	umoci init --layout "$work/layout"
 	umoci new --image "$work/layout:base"
 	umoci raw add-layer --image "$work/layout:base" --history.created 1970-01-01T00:00:00Z \
@@ -60,7 +53,7 @@ fi
 "$here/wheel.sh" "$python" "$work/wheel"
 mkdir "$work/agent"
 bill="$work/image-$architecture.cdx.json"
-"$python" "$here/image/assemble.py" agent "$there_inputs" "$here_inputs" "$work/agent" \
+"$python" "$here/image/assemble.py" agent "$inputs" "$work/agent" \
 	"$work/agent.tar" "$work"/wheel/*.whl "$bill"
 cp -R "$base" "$work/image"
 image="$work/image:base"
@@ -77,8 +70,9 @@ umoci config --image "$work/image:$version" --no-history --created "$created" \
 	--config.label org.opencontainers.image.licenses=Apache-2.0
 umoci rm --image "$image"
 umoci gc --layout "$work/image"
+chmod -R u=rwX,go=rX "$work/image"
 rm -rf "$target/image-$architecture"
 mv "$work/image" "$target/image-$architecture"
 mv "$bill" "$target"
-cp "$there_inputs/lock" "$target/image-$architecture.lock"
+cp "$inputs/lock" "$target/image-$architecture.lock"
 sed -n 's/.*"digest":"\(sha256:[0-9a-f]*\)".*/\1/p' "$target/image-$architecture/index.json"

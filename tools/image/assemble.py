@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -41,13 +39,11 @@ def main() -> None:
     kinds = parser.add_subparsers(required=True)
     base = kinds.add_parser("base")
     base.add_argument("inputs", type=Path, help="debs/ and wheels/, as fetch.sh leaves them")
-    base.add_argument("native", type=Path, help="the same for the machine that runs this")
     base.add_argument("work", type=Path, help="an empty directory")
     base.add_argument("layer", type=Path)
     base.set_defaults(function=_base)
     agent = kinds.add_parser("agent")
     agent.add_argument("inputs", type=Path)
-    agent.add_argument("native", type=Path)
     agent.add_argument("work", type=Path)
     agent.add_argument("layer", type=Path)
     agent.add_argument("wheel", type=Path)
@@ -58,13 +54,11 @@ def main() -> None:
 
 
 def _base(parsed: argparse.Namespace) -> None:
-    """Debian's packages and the wheels, with bytecode."""
+    """Debian's packages and the wheels."""
     root = parsed.work / "root"
     unpack.packages(sorted(parsed.inputs.glob("debs/*.deb")), root)
     unpack.wheels(sorted(parsed.inputs.glob("wheels/*.whl")), root / SITE)
     _furnish(root)
-    interpreter = Interpreter(parsed.native, parsed.work / "native")
-    interpreter.compile(root, f"/{SITE}", "/usr/lib/python3.11")
     special = Special(
         owners=dict.fromkeys(WRITABLE, USER),
         capabilities={PYTHON: GRANTABLE},
@@ -80,10 +74,9 @@ def _agent(parsed: argparse.Namespace) -> None:
     command = root / "usr/bin/flow-exporter"
     command.parent.mkdir(parents=True)
     command.write_text(
-        f"#!/{PYTHON} -I\nimport sys\n\nfrom exporter.cli import main\n\nsys.exit(main())\n"
+        f"#!/{PYTHON} -IB\nimport sys\n\nfrom exporter.cli import main\n\nsys.exit(main())\n"
     )
     command.chmod(0o755)
-    Interpreter(parsed.native, parsed.work / "native").compile(root, f"/{SITE}")
     modified = int(os.environ["SOURCE_DATE_EPOCH"])
     text = bill.write(parsed.inputs, parsed.wheel, modified)
     parsed.bill.write_text(text)
@@ -104,37 +97,6 @@ def _furnish(root: Path) -> None:
     (root / "etc/group").write_text(f"root:x:0:\n{name}:x:{USER}:\n")
     (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
 
-
-class Interpreter:
-    """
-    The image's own Python, run here, whatever Python this machine has: bytecode is the same for
-    every machine, and only for one version.
-
-    Args:
-        inputs: debs/ for this machine.
-        work: A directory that is not there yet.
-    """
-
-    def __init__(self, inputs: Path, work: Path) -> None:
-        self._root = work
-        for package in self._packages(inputs):
-            subprocess.run(["dpkg-deb", "--extract", str(package), str(work)], check=True)
-
-    def compile(self, root: Path, *places: str) -> None:
-        """Compile in one process, whose order is fixed, for sources that are never looked at."""
-        loader = next(self._root.glob("lib*/ld-linux-*.so.*"))
-        libraries = [str(path) for path in self._root.glob("**/*-linux-gnu") if path.is_dir()]
-        python = [str(loader), "--library-path", ":".join(libraries), str(self._root / PYTHON)]
-        compiler = ["-S", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
-        where = ["-s", str(root), "-p", "/", *(f"{root}{place}" for place in places)]
-        environment = {"PYTHONHOME": str(self._root / "usr"), "PYTHONHASHSEED": "0"}
-        subprocess.run([*python, *compiler, *where], check=True, env=environment)
-
-    @staticmethod
-    def _packages(inputs: Path) -> Iterator[Path]:
-        for name in ("libc6", "libexpat1", "zlib1g", "python3.11-minimal"):
-            yield next(inputs.glob(f"debs/{name}_*.deb"))
-        yield from inputs.glob("debs/libpython3.11-*.deb")
 
 
 if __name__ == "__main__":

@@ -47,10 +47,8 @@ _UNUSED = (
     # Modules whose libraries are not in the image, and what imports them.
     "usr/lib/python3.11/curses",
     "usr/lib/python3.11/dbm",
-    "usr/lib/python3.11/sqlite3",
     "usr/lib/python3.11/lib-dynload/_curses*",
     "usr/lib/python3.11/lib-dynload/_dbm*",
-    "usr/lib/python3.11/lib-dynload/_sqlite3*",
     "usr/lib/python3.11/lib-dynload/nis*",
     "usr/lib/python3.11/lib-dynload/readline*",
 )
