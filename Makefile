@@ -1,5 +1,7 @@
 # make run    build and show the flows of this host
 # make test   everything that must hold
+# make wheel  dist/*.whl, with the compiled kernel programs
+# make image  dist/image-ARCH, an OCI image (ARCH=amd64 or arm64)
 # make test-kernels   that it holds on Debian's kernels from 5.10 to the newest
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -10,7 +12,7 @@ SOURCE := exporter/capture/flow.bpf.c
 SOCKETS := exporter/capture/socket.bpf.o
 BPF_SOURCES := $(shell find bpf -name '*.[ch]')
 
-.PHONY: setup run test test-kernels test-setup lint format abi proto bench docs clean
+.PHONY: setup run test test-kernels test-setup lint format abi proto bench docs wheel image clean
 
 setup: $(VENV)/.runtime $(OBJECT) $(SOURCE) $(SOCKETS)
 
@@ -55,6 +57,14 @@ docs: $(VENV)/.test
 
 bench: test-setup
 	$(BIN)/python -m benchmarks $(ARGS)
+
+wheel: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt 'setuptools>=77'
+	tools/wheel.sh $(BIN)/python dist
+
+image: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[image]'
+	tools/image.sh $(BIN)/python dist $(ARCH)
 
 $(VENV)/.runtime: pyproject.toml constraints.txt tools/setup.sh
 	tools/setup.sh $(PYTHON) $(VENV)

@@ -48,8 +48,8 @@ def missing_privileges() -> list[str]:
     """
     Names of the capabilities that capturing needs and this process lacks.
 
-    Those that it may have and has not taken are taken first: the image's program begins with none in
-    effect, so that it starts where not all are granted, and can say so.
+    Those that it may have and has not taken are taken first: the image's program begins with none
+    in effect, so that it starts where not all are granted, and can say so.
     """
     effective, permitted = _capabilities("CapEff"), _capabilities("CapPrm")
     if permitted & ~effective:

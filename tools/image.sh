@@ -1,11 +1,12 @@
 #!/bin/sh
 # Build an OCI image: Debian's packages, PyPI's wheels and the agent's own, nothing of them run.
-# usage: image.sh PYTHON DIRECTORY [ARCHITECTURE]
+# usage: image.sh PYTHON DIRECTORY|--base [ARCHITECTURE]
 #
 # PYTHON has what the extra "image" names. DIRECTORY gets image-ARCHITECTURE/, an OCI layout, its
 # bill of materials and a lock: the digest of everything that went in. IMAGE_LOCK builds from what a
 # lock names, or fails. IMAGE_EXTRAS adds extras of pyproject.toml, with commas. Inputs and the layer
-# that they make are kept in IMAGE_CACHE, and made anew when a dependency has changed.
+# that they make are kept in IMAGE_CACHE, and made anew when a dependency has changed; --base makes
+# only those. SOURCE_DATE_EPOCH is the time of the agent's own files, by default the commit's.
 set -eu
 python=$1 target=$2
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -14,7 +15,7 @@ cache="${IMAGE_CACHE:-$HOME/.cache/flow-exporter/image}"
 lock="${IMAGE_LOCK:-}"
 extras="${IMAGE_EXTRAS-kafka-codecs}"
 cd "$here/.."
-mkdir -p "$target" "$cache"
+mkdir -p "$cache"
 missing=""
 command -v umoci >/dev/null || missing="$missing umoci"
 command -v eu-strip >/dev/null || missing="$missing elfutils"
@@ -38,6 +39,7 @@ if [ ! -e "$inputs/lock" ]; then
 	echo "image: fetching packages for $architecture" >&2
 	"$here/image/fetch.sh" "$python" "$architecture" "$work/requirements" "$inputs" "$lock"
 fi
+ln -sfn "$inputs" "$cache/inputs-$architecture"
 base="$cache/base-$architecture-$recipe-$how"
 if [ ! -e "$base/index.json" ]; then
 	mkdir "$work/base"
@@ -50,6 +52,9 @@ if [ ! -e "$base/index.json" ]; then
 	mv "$work/layout" "$base"
 fi
 
+[ "$target" != --base ] || exit 0
+
+mkdir -p "$target"
 "$here/wheel.sh" "$python" "$work/wheel"
 mkdir "$work/agent"
 bill="$work/image-$architecture.cdx.json"

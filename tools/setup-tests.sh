@@ -20,5 +20,6 @@ command -v java >/dev/null || missing="$missing openjdk-17-jre-headless"
 "$here/setup-prometheus.sh"
 "$here/setup-otelcol.sh"
 "$here/setup-kubernetes.sh"
+"$here/setup-image.sh"
 # Without a network the tests say what is missing.
 python3 "$here/fetch-kafka.py" || true

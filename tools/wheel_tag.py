@@ -13,8 +13,8 @@ from setuptools.errors import SetupError
 
 #: Built by make; a wheel without one of them installs and then captures nothing.
 _BUILT = ("flow.bpf.o", "flow.bpf.c", "socket.bpf.o")
-#: Bytecode for any little-endian machine, but libbpf and namespaces make it Linux, and glibc is what
-#: it is tested with: docs/decisions/0025-wheel-and-image.md.
+#: Bytecode for any little-endian machine; Linux with glibc on these is what it is made for:
+#: docs/decisions/0025-wheel-and-image.md.
 _PLATFORMS = "manylinux_2_17_x86_64.manylinux_2_17_aarch64"
 
 
@@ -22,6 +22,7 @@ class TaggedWheel(bdist_wheel):
     """A wheel for every Python 3 on Linux of the two machines."""
 
     def get_tag(self) -> tuple[str, str, str]:
+        """Python, ABI and platforms."""
         return "py3", "none", _PLATFORMS
 
     def run(self) -> None:

@@ -98,6 +98,5 @@ def _furnish(root: Path) -> None:
     (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
 
 
-
 if __name__ == "__main__":
     main()

@@ -74,7 +74,7 @@ def _runs(entry: tarfile.TarInfo) -> bool:
 
 
 def _capability(names: tuple[str, ...]) -> str:
-    """struct vfs_cap_data: permitted and not effective, so that what the pod lacks is no error."""
+    """Struct vfs_cap_data: permitted and not effective, so that what the pod lacks is no error."""
     permitted = sum(1 << _CAPABILITIES[name] for name in names)
     low, high = permitted & 0xFFFFFFFF, permitted >> 32
     # tarfile writes headers as UTF-8, with octets that are none escaped as surrogates.
