@@ -4,7 +4,8 @@
 set -eu
 here="$(cd "$(dirname "$0")" && pwd)"
 missing=""
-for pair in umoci:umoci eu-strip:elfutils runc:runc; do
+for pair in umoci:umoci eu-strip:elfutils runc:runc \
+	systemd-nspawn:systemd-container; do
 	PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 [ -z "$missing" ] || "$here/apt-install.sh" $missing

@@ -14,7 +14,8 @@ work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 # A copy: no permission of a checkout and nothing of an earlier build gets into it.
 mkdir "$work/sources"
-tar -c --exclude=__pycache__ pyproject.toml README.md CHANGELOG.md LICENSE exporter tools/wheel_tag.py |
+tar -c --exclude=__pycache__ pyproject.toml README.md CHANGELOG.md LICENSE \
+	exporter tools/wheel_tag.py tools/systemd |
 	tar -x --no-same-permissions -C "$work/sources"
 chmod -R u=rwX,go=rX "$work/sources"
 cd "$work/sources"

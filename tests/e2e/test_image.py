@@ -27,7 +27,7 @@ from tests.conftest import missing
 from tests.e2e.agent import Agent
 from tests.e2e.container import ARCHITECTURE, CAPABILITIES, Container, Security, build, unpack
 from tests.e2e.net import Network, connect, disconnect
-from tests.e2e.test_exact import ADDRESSES, all_kinds, by_direction, pair
+from tests.e2e.test_exact import ADDRESSES, by_direction, datagrams, pair
 
 SITE = "usr/local/lib/python3.11/dist-packages"
 #: Readelf's words, and uname's.
@@ -86,11 +86,11 @@ def test_counts_exactly(
     flags = ("--interfaces", "va", "--drain-interval", "0.5s", "--sink", "stdout")
     with Agent(one.netns, tmp_path, *flags, program=program) as agent:
         connect(one, other, ADDRESSES)
-        all_kinds(one, other)
+        datagrams(one)
         counters = disconnect(one)
         assert agent.stop() == 0, agent.log
     seen = by_direction(agent.records())
-    assert counters.tx_packets > 1000
+    assert counters.tx_packets >= 1000
     assert seen["ingress"] == (counters.rx_packets, counters.rx_octets)
     assert seen["egress"] == (counters.tx_packets, counters.tx_octets)
     assert agent.summary()["lost"] == 0

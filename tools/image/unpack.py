@@ -55,6 +55,9 @@ _UNUSED = (
 #: Of wheels: what compilers read, and a second copy of zstandard for Pythons that are not CPython.
 _UNREAD = ("*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.h", "*.a", "*.c.src", "zstandard/_cffi*")
 
+#: Directories of a wheel's .data that belong into site-packages.
+_MODULES = ("purelib", "platlib")
+
 
 def packages(paths: list[Path], root: Path) -> None:
     """
@@ -98,9 +101,9 @@ def wheels(paths: list[Path], site: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if _read(name)]
             data = [name for name in names if name.partition("/")[0].endswith(".data")]
-            # Commands and manuals of dependencies are not the agent's.
-            if elsewhere := [name for name in data if "/scripts/" not in name]:
-                raise ValueError(f"{path.name} has files of another kind: {elsewhere}")
+            # Commands, manuals and units are not the image's.
+            if modules := [name for name in data if name.split("/")[1] in _MODULES]:
+                raise ValueError(f"{path.name} has modules elsewhere: {modules}")
             names = [name for name in names if name not in data]
             archive.extractall(site, names)
         _strip([site / name for name in names if name.endswith(".so")])
