@@ -53,7 +53,9 @@ class Machine:
 
 
 @contextmanager
-def booted(netns: Netns, target: str, files: Mapping[Path, str]) -> Iterator[Machine]:
+def booted(
+    netns: Netns, target: str, files: Mapping[Path, str], writable: Mapping[Path, str] | None = None
+) -> Iterator[Machine]:
     """
     Boot a machine in a network namespace.
 
@@ -61,10 +63,12 @@ def booted(netns: Netns, target: str, files: Mapping[Path, str]) -> Iterator[Mac
         netns: Where it is.
         target: The unit that is started, with all that it requires.
         files: What it has, read-only: a file or a directory here -> its path there.
+        writable: The same, of what it can write to.
     """
     if shutil.which("systemd-nspawn") is None or not Path("/usr/lib/systemd/systemd").exists():
         missing("systemd-nspawn: tools/setup-image.sh installs it")
     binds = [f"--bind-ro={here}:{there}" for here, there in files.items()]
+    binds += [f"--bind={here}:{there}" for here, there in (writable or {}).items()]
     command = [
         "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--directory=/",
         "--volatile=yes", "--boot", f"--machine={netns.name}", "--resolv-conf=off",
@@ -117,7 +121,7 @@ def _leader(process: subprocess.Popen[str]) -> int:
             in ("running", "degraded")
         ),
         "systemd has started everything",
-        patience.LONGEST,
+        2 * patience.LONGEST,
     )
     return found[0]
 

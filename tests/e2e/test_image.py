@@ -108,6 +108,16 @@ def test_a_capability_that_is_missing_is_named(runnable: Path, capability: str) 
     assert done.stderr.count("\n") == 1
 
 
+def test_what_captures_nothing_needs_nothing(runnable: Path) -> None:
+    """Without a capability and without a way to any, as ``kube-cache`` is deployed."""
+    security = Security(escalation=False, capabilities=())
+    program = Container(runnable, security).program(f"fe{os.getpid()}-none")
+    command = (*program, "kube-cache", "--help")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: flow-exporter kube-cache")
+
+
 def test_built_again_it_is_the_same(image: Path, tmp_path: Path) -> None:
     """Elsewhere, by somebody with other habits and with nothing but the same inputs: one digest."""
     cache = Path(os.environ.get("IMAGE_CACHE", Path.home() / ".cache/flow-exporter/image"))

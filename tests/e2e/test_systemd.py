@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,53 +73,116 @@ def test_exposure(analyze: str) -> None:
     assert kept <= {"CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"}
 
 
+def files(directory: Path, installed: Path, configuration: str) -> dict[Path, str]:
+    """What pip and an administrator put onto a machine; where it is here -> where there."""
+    written = directory / "config.yaml"
+    written.write_text(configuration)
+    command = directory / "flow-exporter"
+    # As pip would have written it there.
+    script = (installed / "bin/flow-exporter").read_text()
+    command.write_text(script.replace(str(installed), "/opt/flow-exporter"))
+    command.chmod(0o755)
+    return {
+        installed: "/opt/flow-exporter",
+        command: "/opt/flow-exporter/bin/flow-exporter",
+        written: "/etc/flow-exporter/config.yaml",
+        installed / "lib/systemd/system" / UNIT: f"/etc/systemd/system/{UNIT}",
+    }
+
+
+def captures(machine: Machine) -> None:
+    """Wait until the running agent does."""
+    pid = machine.show(UNIT, "MainPID")["MainPID"]
+    wait_until(
+        lambda: "capturing on" in machine.run("journalctl", "--output=cat", f"_PID={pid}"),
+        "the agent captures",
+    )
+
+
+def stop(machine: Machine) -> None:
+    """In order; it has lost nothing."""
+    machine.run("systemctl", "stop", UNIT)
+    state = machine.show(UNIT, "Result", "ExecMainStatus", "NRestarts")
+    log = machine.log(UNIT)
+    assert state == {"Result": "success", "ExecMainStatus": "0", "NRestarts": "0"}, log
+    assert log.count("lost: 0") == log.count("lost: "), log
+
+
+def written(machine: Machine) -> dict[str, tuple[int, int]]:
+    """Packets and octets of each direction, of all files."""
+    lines = (machine.root / "var/lib/flow-exporter/flows.jsonl").read_text().splitlines()
+    return by_direction([json.loads(line) for line in lines])
+
+
 def test_runs_as_it_says(network: Network, tmp_path: Path, installed: Path) -> None:
     """
     Under systemd, as an invented user with three capabilities and a filter of system calls, it
     counts what the interface counts, reads its configuration again, and ends in order.
     """
     one, other = pair(network)
-    configuration = tmp_path / "config.yaml"
-    configuration.write_text(CONFIGURATION)
-    command = tmp_path / "flow-exporter"
-    # As pip would have written it there.
-    script = (installed / "bin/flow-exporter").read_text()
-    command.write_text(script.replace(str(installed), "/opt/flow-exporter"))
-    command.chmod(0o755)
-    files = {
-        installed: "/opt/flow-exporter",
-        command: "/opt/flow-exporter/bin/flow-exporter",
-        configuration: "/etc/flow-exporter/config.yaml",
-        installed / "lib/systemd/system" / UNIT: f"/etc/systemd/system/{UNIT}",
-    }
-    with booted(one.netns, UNIT, files) as machine:
-        wait_until(lambda: "capturing on" in machine.log(UNIT), "the agent captures")
+    with booted(one.netns, UNIT, files(tmp_path, installed, CONFIGURATION)) as machine:
+        captures(machine)
         check_rights(machine)
         connect(one, other, ADDRESSES)
         datagrams(one)
         machine.run("systemctl", "reload", UNIT)
         wait_until(lambda: "configuration read again" in machine.log(UNIT), "it has been read")
         counters = disconnect(one)
-        machine.run("systemctl", "stop", UNIT)
-        state = machine.show(UNIT, "Result", "ExecMainStatus", "NRestarts")
-        assert state == {"Result": "success", "ExecMainStatus": "0", "NRestarts": "0"}, machine.log(
-            UNIT
-        )
-        lines = (machine.root / "var/lib/flow-exporter/flows.jsonl").read_text().splitlines()
-        assert "lost: 0" in machine.log(UNIT)
-    seen = by_direction([json.loads(line) for line in lines])
+        stop(machine)
+        seen = written(machine)
     assert counters.tx_packets >= 1000
     assert seen["ingress"] == (counters.rx_packets, counters.rx_octets)
     assert seen["egress"] == (counters.tx_packets, counters.tx_octets)
 
 
-def check_rights(machine: Machine) -> None:
+def test_a_restart_loses_nothing(network: Network, tmp_path: Path, installed: Path) -> None:
+    """With the drop-in, what passes while the service is stopped is counted, too."""
+    one, other = pair(network)
+    pin = "\n  pin: /run/flow-exporter/bpf/flow-exporter\n  drain_interval"
+    have = files(tmp_path, installed, CONFIGURATION.replace("\n  drain_interval", pin))
+    drop_in = installed / "share/flow-exporter/pin.conf"
+    have[drop_in] = f"/etc/systemd/system/{UNIT}.d/pin.conf"
+    with (
+        mounted_bpffs(tmp_path / "bpf") as bpffs,
+        booted(one.netns, UNIT, have, {bpffs: "/sys/fs/bpf"}) as machine,
+    ):
+        captures(machine)
+        check_rights(machine, user=0)
+        connect(one, other, ADDRESSES)
+        datagrams(one)
+        stop(machine)
+        datagrams(one)
+        machine.run("systemctl", "start", UNIT)
+        captures(machine)
+        datagrams(one)
+        counters = disconnect(one)
+        stop(machine)
+        seen = written(machine)
+    assert counters.tx_packets >= 3000
+    assert seen["ingress"] == (counters.rx_packets, counters.rx_octets)
+    assert seen["egress"] == (counters.tx_packets, counters.tx_octets)
+
+
+@contextmanager
+def mounted_bpffs(directory: Path) -> Iterator[Path]:
+    """A BPF file system of its own; what is pinned in it is gone with it."""
+    directory.mkdir()
+    mount = ("mount", "-t", "bpf", "-o", "mode=700", "bpf", directory)
+    subprocess.run(mount, check=True)
+    try:
+        yield directory
+    finally:
+        subprocess.run(("umount", directory), check=True)
+
+
+def check_rights(machine: Machine, user: int | None = None) -> None:
     """The kernel's word for what the unit asks for."""
     pid = machine.show(UNIT, "MainPID")["MainPID"]
     text = (machine.root / f"proc/{pid}/status").read_text()
     status = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
-    for which in ("CapEff", "CapPrm", "CapBnd", "CapAmb"):
+    for which in ("CapEff", "CapPrm", "CapBnd"):
         assert int(status[which], 16) == GRANTED
-    assert int(status["Uid"].split()[0]) >= 61184, "a dynamic user"
+    found = int(status["Uid"].split()[0])
+    assert found == user if user is not None else found >= 61184, "a dynamic user"
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == "2"

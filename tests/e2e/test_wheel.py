@@ -54,11 +54,15 @@ def test_what_is_in_it(wheel: Path) -> None:
     assert modules - names == set()
     tags = [line.removeprefix("Tag: ") for line in head.splitlines() if line.startswith("Tag: ")]
     assert tags == [f"py3-none-{platform}" for platform in _PLATFORMS]
-    # Nothing but the package and the unit: no tests, no tools.
+    # Nothing but the package, the unit and what it is configured with: no tests, no tools.
     own = f"flow_exporter-{__version__}"
     assert {name.split("/")[0] for name in names} == {"exporter", f"{own}.dist-info", f"{own}.data"}
-    unit = f"{own}.data/data/lib/systemd/system/flow-exporter.service"
-    assert [name for name in names if name.startswith(f"{own}.data")] == [unit]
+    data = f"{own}.data/data"
+    assert {name for name in names if name.startswith(data)} == {
+        f"{data}/lib/systemd/system/flow-exporter.service",
+        f"{data}/share/flow-exporter/config.yaml",
+        f"{data}/share/flow-exporter/pin.conf",
+    }
 
 
 def test_not_without_the_kernel_program(tmp_path: Path) -> None:
