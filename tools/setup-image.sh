@@ -4,7 +4,7 @@
 set -eu
 here="$(cd "$(dirname "$0")" && pwd)"
 missing=""
-for pair in umoci:umoci eu-strip:elfutils runc:runc \
+for pair in umoci:umoci eu-strip:elfutils runc:runc skopeo:skopeo \
 	systemd-nspawn:systemd-container; do
 	PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done

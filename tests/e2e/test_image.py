@@ -9,8 +9,10 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from email.parser import Parser
@@ -25,7 +27,7 @@ from packageurl import PackageURL
 from exporter import __version__
 from tests.conftest import missing
 from tests.e2e.agent import Agent
-from tests.e2e.container import ARCHITECTURE, CAPABILITIES, Container, Security, build, unpack
+from tests.e2e.container import ARCHITECTURE, CAPABILITIES, ROOT, Container, Security, build, unpack
 from tests.e2e.net import Network, connect, disconnect
 from tests.e2e.test_exact import ADDRESSES, by_direction, datagrams, pair
 
@@ -143,6 +145,27 @@ def test_what_it_is_started_as(image: Path) -> None:
     assert found["config"]["Entrypoint"] == ["/usr/bin/flow-exporter"]
     assert found["config"]["Cmd"] == ["run"]
     assert found["config"]["Labels"]["org.opencontainers.image.version"] == __version__
+
+
+def test_one_name_for_two_machines(image: Path, tmp_path: Path) -> None:
+    """Whoever asks for the name gets the image of its own machine."""
+    if shutil.which("skopeo") is None:
+        missing("skopeo: tools/setup-image.sh installs it")
+    # For the other machine there is the same image, which says that it is for it.
+    other = tmp_path / "other"
+    shutil.copytree(image, other)
+    machines = [ARCHITECTURE, next(name for name in _MACHINES if name != ARCHITECTURE)]
+    relabel = ("umoci", "config", "--image", f"{other}:{__version__}", "--architecture")
+    subprocess.run((*relabel, machines[1]), check=True)
+    joined = tmp_path / "joined"
+    join = (sys.executable, ROOT / "tools/image/join.py", joined, image, other)
+    subprocess.run(join, check=True, capture_output=True)
+    for machine in machines:
+        asked = ("skopeo", "inspect", "--config", "--override-arch", machine)
+        done = subprocess.run(
+            (*asked, f"oci:{joined}:{__version__}"), check=True, capture_output=True, text=True
+        )
+        assert json.loads(done.stdout)["architecture"] == machine
 
 
 def test_bill_of_materials(image: Path, bundle: Path) -> None:
