@@ -5,7 +5,7 @@ set -eu
 here="$(cd "$(dirname "$0")" && pwd)"
 missing=""
 for pair in umoci:umoci eu-strip:elfutils runc:runc skopeo:skopeo \
-	systemd-nspawn:systemd-container; do
+	systemd-nspawn:systemd-container systemd-analyze:systemd; do
 	PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 [ -z "$missing" ] || "$here/apt-install.sh" $missing
