@@ -1,5 +1,7 @@
 # make run    build and show the flows of this host
 # make test   everything that must hold
+# make wheel  dist/*.whl, with the compiled kernel programs
+# make image  dist/image-ARCH, an OCI image (ARCH=amd64 or arm64); make images: dist/image, of both
 # make test-kernels   that it holds on Debian's kernels from 5.10 to the newest
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -60,6 +62,19 @@ dashboards: $(VENV)/.test
 
 bench: test-setup
 	$(BIN)/python -m benchmarks $(ARGS)
+
+wheel: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt 'setuptools>=77'
+	tools/wheel.sh $(BIN)/python dist
+
+image: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[image]'
+	tools/image.sh $(BIN)/python dist $(ARCH)
+
+images:
+	$(MAKE) --no-print-directory image ARCH=amd64
+	$(MAKE) --no-print-directory image ARCH=arm64
+	$(BIN)/python tools/image/join.py dist/image dist/image-amd64 dist/image-arm64
 
 $(VENV)/.runtime: pyproject.toml constraints.txt tools/setup.sh
 	tools/setup.sh $(PYTHON) $(VENV)

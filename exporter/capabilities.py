@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter.ebpf._libbpf import raise_capabilities
 from exporter.errors import CaptureError
 
 #: Name -> bit.
@@ -93,8 +94,17 @@ KEYS = (
 
 
 def effective() -> frozenset[str]:
-    """Those of :data:`BITS` that this process can use now."""
-    return held_by(_bits())
+    """
+    Those of :data:`BITS` that this process can use now.
+
+    Those that it may have and has not taken are taken first: the image's program begins with none
+    in effect, so that it starts where not all are granted, and can say so.
+    """
+    now, permitted = _bits("CapEff"), _bits("CapPrm")
+    if permitted & ~now:
+        raise_capabilities()
+        now = permitted
+    return held_by(now)
 
 
 def held_by(bits: int) -> frozenset[str]:
@@ -134,8 +144,8 @@ def _advice(names: Iterable[str]) -> str:
     return f"root lacks them here, so add {short} to what the container or the service may have"
 
 
-def _bits() -> int:
+def _bits(which: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
+        if line.startswith(f"{which}:"):
             return int(line.split()[1], 16)
     return 0

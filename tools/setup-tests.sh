@@ -26,5 +26,6 @@ command -v java >/dev/null || missing="$missing openjdk-17-jre-headless"
 "$here/setup-kubernetes.sh"
 "$here/setup-clickhouse.sh"
 "$here/setup-helm.sh"
+"$here/setup-image.sh"
 # Without a network the tests say what is missing.
 python3 "$here/fetch-kafka.py" || true

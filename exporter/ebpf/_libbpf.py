@@ -115,6 +115,7 @@ _RESULTS: dict[str, Any] = {
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _AT_FDCWD = -100
 CLONE_NEWNET = 0x40000000
+_CAPABILITY_VERSION_3 = 0x20080522
 
 
 class TestRunOptions(c.Structure):
@@ -439,6 +440,27 @@ def setns(fd: int) -> None:
     if _libc().setns(fd, CLONE_NEWNET) < 0:
         errno = c.get_errno()
         raise OSError(errno, os.strerror(errno), "setns")
+
+
+def raise_capabilities() -> None:
+    """
+    Make every capability that this thread is permitted effective.
+
+    A program that its file permits something, as ``setcap ...=p`` does, begins with none in effect.
+
+    Raises:
+        OSError: With the kernel's errno.
+
+    Source: include/uapi/linux/capability.h, version 3.
+    """
+    header = (U32 * 2)(_CAPABILITY_VERSION_3, 0)
+    # Twice effective, permitted, inheritable: of capabilities 0 to 31, and of those above.
+    data = (U32 * 6)()
+    for call in ("capget", "capset"):
+        if getattr(_libc(), call)(header, data) < 0:
+            errno = c.get_errno()
+            raise OSError(errno, os.strerror(errno), call)
+        data[0], data[3] = data[1], data[4]
 
 
 def mount(kind: str, target: str, data: str) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from tests.e2e.broker import Broker
 from tests.e2e.clickhouse import ClickHouse
+from tests.e2e.container import ROOT
+from tests.e2e.wheel import build, install
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,17 @@ def clickhouse(tmp_path: Path) -> Iterator[ClickHouse]:
         for name in ("flows", "counted-once"):
             started.run(f"{name}.sql")
         yield started
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    return build(ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment that has it."""
+    made = tmp_path_factory.mktemp("installed") / "environment"
+    install(wheel, made)
+    return made

@@ -59,6 +59,13 @@ def listen(end: End, host: str, port: int, connections: int) -> Any:
     return server
 
 
+def datagrams(one: End) -> None:
+    """A thousand of both families, to a hundred ports: where it only matters that they count."""
+    for host in (V4[1], V6[1]):
+        traffic.run(one.netns, "udp", "--host", host, "--count", 500, "--flows", 50, "--size", 100,
+                    "--first_port", 40_000)  # fmt: skip
+
+
 def all_kinds(one: End, other: End, *, flows: int = 50) -> None:
     """
     TCP, ICMP and UDP of both families from one end to the other, all of it over.
