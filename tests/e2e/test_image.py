@@ -29,6 +29,7 @@ from tests.e2e.agent import Agent
 from tests.e2e.container import ARCHITECTURE, CAPABILITIES, ROOT, Container, Security, build, unpack
 from tests.e2e.net import Network, connect, disconnect
 from tests.e2e.test_exact import ADDRESSES, by_direction, datagrams, pair
+from tests.kernel.bpffs import bpffs
 
 SITE = "usr/local/lib/python3.11/dist-packages"
 #: Readelf's words, and uname's.
@@ -73,19 +74,12 @@ def config(image: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    "security",
-    [Security(), Security(user=0, escalation=False)],
-    ids=["a user without privileges", "root without escalation"],
-)
-def test_counts_exactly(
-    network: Network, tmp_path: Path, runnable: Path, security: Security
-) -> None:
-    """Packets and octets are the interface's own, with three capabilities and nothing to write."""
+def counts_exactly(network: Network, directory: Path, container: Container, *flags: str) -> None:
+    """Packets and octets of a container are the interface's own."""
     one, other = pair(network)
-    program = Container(runnable, security).program(f"fe{os.getpid()}-{security.user}")
-    flags = ("--interfaces", "va", "--drain-interval", "0.5s", "--sink", "stdout")
-    with Agent(one.netns, tmp_path, *flags, program=program) as agent:
+    program = container.program(f"fe{os.getpid()}-{container.security.user}")
+    flags = ("--interfaces", "va", "--drain-interval", "0.5s", "--sink", "stdout", *flags)
+    with Agent(one.netns, directory, *flags, program=program) as agent:
         connect(one, other, ADDRESSES)
         datagrams(one)
         counters = disconnect(one)
@@ -95,6 +89,20 @@ def test_counts_exactly(
     assert seen["ingress"] == (counters.rx_packets, counters.rx_octets)
     assert seen["egress"] == (counters.tx_packets, counters.tx_octets)
     assert agent.summary()["lost"] == 0
+
+
+def test_counts_exactly_as_nobody(network: Network, tmp_path: Path, runnable: Path) -> None:
+    """With three capabilities and nothing to write, as a user who is not root."""
+    counts_exactly(network, tmp_path, Container(runnable))
+
+
+def test_counts_exactly_with_pins(network: Network, tmp_path: Path, runnable: Path) -> None:
+    """As root without a way to more than three capabilities, who can pin what stays."""
+    with bpffs(tmp_path) as pins:
+        security = Security(user=0, escalation=False)
+        container = Container(runnable, security, {"/sys/fs/bpf": pins})
+        counts_exactly(network, tmp_path, container, "--pin")
+        assert (pins / "flow-exporter").is_dir()
 
 
 def test_a_capability_that_is_missing_is_named(runnable: Path) -> None:

@@ -6,8 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from tests.e2e.container import ROOT
 from tests.e2e.machine import Machine, booted
 from tests.e2e.net import Counters, Network, connect, disconnect
 from tests.e2e.test_exact import ADDRESSES, by_direction, datagrams, pair
+from tests.kernel.bpffs import bpffs
 from tests.patience import wait_until
 
 UNIT = "flow-exporter.service"
@@ -120,8 +119,8 @@ def test_as_the_guide_has_it(network: Network, tmp_path: Path, installed: Path) 
     """
     one, other = pair(network)
     with (
-        mounted_bpffs(tmp_path / "bpf") as bpffs,
-        booted(one.netns, "basic.target", files(tmp_path, installed), {bpffs: BPFFS}) as machine,
+        bpffs(tmp_path) as pins,
+        booted(one.netns, "basic.target", files(tmp_path, installed), {pins: BPFFS}) as machine,
     ):
         for command in commands("systemd"):
             machine.run("sh", "-ec", command)
@@ -160,18 +159,6 @@ def both(counters: Counters) -> dict[str, tuple[int, int]]:
         "ingress": (counters.rx_packets, counters.rx_octets),
         "egress": (counters.tx_packets, counters.tx_octets),
     }
-
-
-@contextmanager
-def mounted_bpffs(directory: Path) -> Iterator[Path]:
-    """A BPF file system of its own; what is pinned in it is gone with it."""
-    directory.mkdir()
-    mount = ("mount", "-t", "bpf", "-o", "mode=700", "bpf", directory)
-    subprocess.run(mount, check=True)
-    try:
-        yield directory
-    finally:
-        subprocess.run(("umount", directory), check=True)
 
 
 def check_rights(machine: Machine, user: int | None = None) -> None:
