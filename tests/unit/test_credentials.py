@@ -74,3 +74,16 @@ def test_a_file_that_holds_no_certificate(tmp_path: Path) -> None:
     path.write_text("nothing")
     with pytest.raises(ConfigError, match=f"cannot use the certificates in {path}"):
         TlsConfig(ca=path).context()
+
+
+@pytest.mark.parametrize(
+    ("host", "server_name", "expected"),
+    [
+        ("flp.example", "", "flp.example"),
+        ("flp.example.", "", "flp.example"),
+        ("127.0.0.1", "flp.example", "flp.example"),
+    ],
+)
+def test_the_name_of_a_server(host: str, server_name: str, expected: str) -> None:
+    """Certificates have no dot at the end; what is configured is taken as it is."""
+    assert TlsConfig(server_name=server_name).name_of(host) == expected
