@@ -46,6 +46,16 @@ class TlsConfig(BaseModel):
         """The files that it names."""
         return tuple(path for path in (self.ca, self.certificate, self.key) if path is not None)
 
+    def name_of(self, host: str) -> str:
+        """
+        The name to ask a server for, and that its certificate must have.
+
+        A name that ends with a dot, as ``flp.example.``, is one that resolvers do not search for.
+        Neither TLS nor certificates have that dot, and servers in Go refuse who sends it.
+        Source: RFC 6066 section 3.
+        """
+        return self.server_name or host.removesuffix(".")
+
     def context(self) -> ssl.SSLContext:
         """
         A client's context: the server is verified, TLS 1.2 at least.

@@ -36,21 +36,11 @@ def open_channel(target: str, tls: TlsConfig | None) -> Any:
     options = list(_OPTIONS)
     if tls is None:
         return grpc.insecure_channel(target, options)
-    if name := tls.server_name or _without_dot(target):
+    host, _ = split_host_port(target)
+    if (name := tls.name_of(host)) != host:
         options.append(("grpc.ssl_target_name_override", name))
     # Says in words what is wrong with a file; gRPC would say that a handshake failed.
     tls.context()
     # In the order that gRPC wants them.
     files = [read(p) if p is not None else None for p in (tls.ca, tls.key, tls.certificate)]
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(*files), options)
-
-
-def _without_dot(target: str) -> str:
-    """
-    The host of a name such as ``flp.example.``, which resolvers do not search for; else empty.
-
-    Neither certificates nor TLS have that dot, and servers in Go refuse who sends it.
-    Source: RFC 6066 section 3.
-    """
-    host, _ = split_host_port(target)
-    return host.removesuffix(".") if host.endswith(".") else ""

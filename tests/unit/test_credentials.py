@@ -93,3 +93,16 @@ def test_what_a_server_shows(tmp_path: Path) -> None:
     away = good.model_copy(update={"client_ca": tmp_path / "away"})
     with pytest.raises(ConfigError, match=r"cannot read .*away: No such file"):
         away.read()
+
+
+@pytest.mark.parametrize(
+    ("host", "server_name", "expected"),
+    [
+        ("flp.example", "", "flp.example"),
+        ("flp.example.", "", "flp.example"),
+        ("127.0.0.1", "flp.example", "flp.example"),
+    ],
+)
+def test_the_name_of_a_server(host: str, server_name: str, expected: str) -> None:
+    """Certificates have no dot at the end; what is configured is taken as it is."""
+    assert TlsConfig(server_name=server_name).name_of(host) == expected

@@ -83,7 +83,7 @@ class StreamTransport(Transport):
         self._socket = plain
         if self._config.tls is None:
             return plain
-        name = self._config.tls.server_name or split_host_port(target)[0]
+        name = self._config.tls.name_of(split_host_port(target)[0])
         try:
             context = self._config.tls.context()
         except ConfigError as err:

@@ -39,7 +39,7 @@ class _TlsConnection(http.client.HTTPConnection):
     def __init__(self, host: str, port: int, context: ssl.SSLContext, server_name: str) -> None:
         super().__init__(host, port)
         self._context = context
-        self._server_name = server_name or host
+        self._server_name = server_name
 
     def connect(self) -> None:
         super().connect()
@@ -168,7 +168,8 @@ class HttpClient:
         if self._context is None:
             return http.client.HTTPConnection(host, port)
         assert self._destination.tls is not None
-        return _TlsConnection(host, port, self._context, self._destination.tls.server_name)
+        name = self._destination.tls.name_of(host)
+        return _TlsConnection(host, port, self._context, name)
 
     def _read_certificates(self) -> None:
         if self._destination.tls is not None:
