@@ -12,7 +12,7 @@ SOURCE := exporter/capture/flow.bpf.c
 SOCKETS := exporter/capture/socket.bpf.o
 BPF_SOURCES := $(shell find bpf -name '*.[ch]')
 
-.PHONY: setup run test test-kernels test-setup lint format abi proto bench docs dashboards clean
+.PHONY: setup run test test-kernels test-setup lint format abi proto bench docs dashboards wheel image images clean
 
 setup: $(VENV)/.runtime $(OBJECT) $(SOURCE) $(SOCKETS)
 

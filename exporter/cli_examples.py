@@ -62,8 +62,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "observe": _some(
         ("the last 20 flows", "observe"),
-        ("HTTPS, as it comes", "observe -f --to-port 443"),
-        ("a network, but not its DNS", "observe -f --ip 10.0.0.0/8 --not --port 53"),
+        ("as it comes: a network, but not its DNS", "observe -f --ip 10.0.0.0/8 --not --port 53"),
         ("out of a file", "observe --input-file flows.jsonl --from-ip 192.0.2.7"),
         ("elsewhere", "observe --server tls://node-1:4244 --tls-ca-cert-files ca.pem"),
     ),
@@ -91,8 +90,11 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ),
     ),
     "lag": _some(
-        ("of all groups, once", "lag --brokers kafka:9092"),
-        ("for Prometheus", "lag --brokers kafka:9092 --metrics-address 127.0.0.1:9101"),
+        ("of all groups, once", "lag --brokers kafka:9092 --topic network-flows"),
+        (
+            "for Prometheus",
+            "lag --brokers kafka:9092 --topic network-flows \\\n    --metrics-address 127.0.0.1:9101",
+        ),
     ),
     "kube-cache": _some(
         ("in a pod, with its service account", "kube-cache"),
