@@ -83,6 +83,7 @@ CASES: dict[str, Values] = {
         "podMonitor": {"enabled": True},
         "metrics": {"service": {"enabled": False}},
         "pin": {"enabled": False},
+        "runAsNonRoot": True,
         "priorityClass": {"create": False, "name": "system-node-critical"},
         "serviceAccount": {"create": False},
         "maxUnavailable": 1,
