@@ -190,6 +190,18 @@ def test_privileges_follow_the_configuration(config: Values, wanted: list[str]) 
     assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
 
 
+def test_without_root() -> None:
+    """By the capabilities of the image's program; nothing of the node's root is written then."""
+    values: Values = {"runAsNonRoot": True, "pin": {"enabled": False}}
+    spec = pod(values)
+    context = spec["containers"][0]["securityContext"]
+    assert (context["runAsUser"], context["runAsNonRoot"]) == (65532, True)
+    assert (context["privileged"], context["allowPrivilegeEscalation"]) == (False, True)
+    assert context["capabilities"] == {"drop": ["ALL"], "add": _THREE}
+    assert "initContainers" not in spec
+    assert not [path for path in mounts(values).values() if path]
+
+
 def test_directories_of_the_host() -> None:
     """Those that what is turned on needs; nothing of the host may be written but these two."""
     own = {"/etc/flow-exporter/config": "", "/run/flow-exporter": "", "/tmp": ""}
@@ -400,6 +412,7 @@ def test_dashboards_and_alerts_as_they_are(tmp_path: Path) -> None:
         ({"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}, "one of them off"),
         ({"pin": {"path": "/tmp/x"}}, "does not match pattern"),
         ({"metrics": {"port": 0}}, "minimum"),
+        ({"runAsNonRoot": True}, "goes without pin.enabled"),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be(values: Values, words: str) -> None:

@@ -15,11 +15,21 @@ into namespaces with SYS_ADMIN; so does who observes named namespaces.
 {{- end }}
 
 {{- define "flow-exporter.securityContext" -}}
+{{- if .Values.runAsNonRoot }}
+{{- if or .Values.pin.enabled .Values.spool.enabled }}{{ fail "runAsNonRoot goes without pin.enabled and spool.enabled: both are directories of the node's root" }}{{ end }}
+runAsUser: 65532
+runAsGroup: 65532
+runAsNonRoot: true
+privileged: false
+# Kubernetes gives users capabilities only through a file that has them, as the image's program.
+allowPrivilegeEscalation: true
+{{- else }}
 # Capabilities of a container are effective for root only; all but these are gone.
 runAsUser: 0
 runAsGroup: 0
 privileged: false
 allowPrivilegeEscalation: false
+{{- end }}
 readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
