@@ -137,7 +137,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         for number in range(1, _ROUNDS + 1):
             _send(one, other, web, database)
             wait_until(
-                lambda number=number: _packets(prometheus) == number * sent,  # type: ignore[misc]
+                lambda number=number: _packets(prometheus) == 2 * [number * sent],  # type: ignore[misc]
                 f"Prometheus has what was sent {number} times",
             )
         counters = disconnect(other)
@@ -146,8 +146,12 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         yield prometheus
 
 
-def _packets(prometheus: Prometheus) -> float:
-    return sum(prometheus.query("network_flow_packets_total").values())
+def _packets(prometheus: Prometheus) -> list[float]:
+    """Of either sink."""
+    return [
+        sum(prometheus.query(f"{schema}network_flow_packets_total").values())
+        for schema in ("", "obi_")
+    ]
 
 
 def _settled(prometheus: Prometheus) -> bool:
