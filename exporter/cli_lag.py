@@ -97,9 +97,8 @@ def show(places: list[Place], *, as_text: bool) -> None:
     rows = [("GROUP", "TOPIC", "PARTITION", "READ", "END", "LAG")]
     for one in places:
         read = "-" if one.read is None else f"{one.read:,}"
-        rows.append((
-            printable(one.group), one.topic, str(one.partition), read, f"{one.end:,}", f"{one.lag:,}"
-        ))  # fmt: skip
+        numbers = (str(one.partition), read, f"{one.end:,}", f"{one.lag:,}")
+        rows.append((printable(one.group), one.topic, *numbers))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [
