@@ -267,6 +267,10 @@ def test_who_it_was(scraped: Prometheus) -> None:
         (country,) = _ask(scraped, "external", f"{panel} which country")
         assert dict(country) == {f"{label}_geo_country_iso_code": "DE"}
     assert len(_ask(scraped, "overview", "Pairs of addresses")) == 3
+    both = {"source_network_name": "private", "destination_network_name": "private"}
+    networks = [dict(one) for one in _ask(scraped, "overview", "From network to network")]
+    assert len(networks) == 3
+    assert all(one.items() <= both.items() for one in networks)
 
 
 def test_alerts(scraped: Prometheus) -> None:
