@@ -46,9 +46,12 @@ class Syncer:
             self._thread = None
 
     def _run(self) -> None:
-        while not self._stopped.is_set():
+        stopped = False
+        while not stopped:
             self._written.wait()
             self._written.clear()
+            # Before the sync: what was written before the end is in it.
+            stopped = self._stopped.is_set()
             self._sync()
             if self._interval:
                 self._stopped.wait(self._interval)
