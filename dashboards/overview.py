@@ -200,11 +200,39 @@ PLACES = Row(
         ),
     ),
 )
+NETWORKS = Row(
+    "Networks",
+    (
+        Panel(
+            "Sent by network",
+            "By the names that enrich.networks gives to addresses.",
+            (
+                Query(
+                    top(10, "source_network_name", bits(_OCTETS, known("source_network_name"))),
+                    "{{source_network_name}}",
+                ),
+            ),
+            unit="bps",
+        ),
+        Panel(
+            "From network to network",
+            "The pairs that exchange most. What has no name is in none of them.",
+            (
+                Query(
+                    top(15, "source_network_name, destination_network_name", bits(_OCTETS)),
+                    "{{source_network_name}} → {{destination_network_name}}",
+                ),
+            ),
+            Kind.BARS,
+            "bps",
+        ),
+    ),
+)
 
 BOARD = Board(
     "flow-exporter-overview",
     "Overview",
     "Who talks to whom, and how much. Needs a sink of type prometheus with the labels of "
     "presets-dashboards.yaml.",
-    (TOTALS, TOP, NAMESPACES, WORKLOADS, PLACES),
+    (TOTALS, TOP, NAMESPACES, WORKLOADS, PLACES, NETWORKS),
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from exporter import cli_consume
 from exporter.errors import ConfigError, ExporterError
 from exporter.quantities import split_host_port
-from exporter.telemetry import EXPOSITION_TYPE, setup_log
+from exporter.telemetry import EXPOSITION_TYPE, printable, setup_log
 
 if TYPE_CHECKING:
     from exporter.lag import Groups, Place
@@ -50,7 +50,7 @@ def run(parsed: argparse.Namespace) -> int:
         groups.close()
     if parsed.group and (unknown := sorted(set(parsed.group) - {one.group for one in places})):
         raise ExporterError(f"group {unknown[0]} has not read {parsed.topic}")
-    _print(places, as_text=sys.stdout.isatty() and not parsed.json)
+    show(places, as_text=sys.stdout.isatty() and not parsed.json)
     return DONE
 
 
@@ -85,16 +85,24 @@ def _serve(groups: Groups, address: str) -> int:
     return DONE
 
 
-def _print(places: list[Place], *, as_text: bool) -> None:
-    if as_text:
-        print(f"{'GROUP':<32} {'TOPIC':<32} {'PARTITION':>9} {'READ':>14} {'END':>14} {'LAG':>14}")
-    for one in places:
-        if as_text:
-            read = "-" if one.read is None else f"{one.read:,}"
-            print(f"{one.group:<32} {one.topic:<32} {one.partition:>9} {read:>14} "
-                  f"{one.end:>14,} {one.lag:>14,}")  # fmt: skip
-        else:
+def show(places: list[Place], *, as_text: bool) -> None:
+    """Print a line for each, as a table or as JSON."""
+    if not as_text:
+        for one in places:
             print(json.dumps({
                 "group": one.group, "topic": one.topic, "partition": one.partition,
                 "read": one.read, "end": one.end, "lag": one.lag,
             }))  # fmt: skip
+        return
+    rows = [("GROUP", "TOPIC", "PARTITION", "READ", "END", "LAG")]
+    for one in places:
+        read = "-" if one.read is None else f"{one.read:,}"
+        numbers = (str(one.partition), read, f"{one.end:,}", f"{one.lag:,}")
+        rows.append((printable(one.group), one.topic, *numbers))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            word.ljust(width) if number < 2 else word.rjust(width)
+            for number, (word, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells))

@@ -137,7 +137,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         for number in range(1, _ROUNDS + 1):
             _send(one, other, web, database)
             wait_until(
-                lambda number=number: _packets(prometheus) == number * sent,  # type: ignore[misc]
+                lambda number=number: _packets(prometheus) == 2 * [number * sent],  # type: ignore[misc]
                 f"Prometheus has what was sent {number} times",
             )
         counters = disconnect(other)
@@ -146,8 +146,12 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         yield prometheus
 
 
-def _packets(prometheus: Prometheus) -> float:
-    return sum(prometheus.query("network_flow_packets_total").values())
+def _packets(prometheus: Prometheus) -> list[float]:
+    """Of either sink."""
+    return [
+        sum(prometheus.query(f"{schema}network_flow_packets_total").values())
+        for schema in ("", "obi_")
+    ]
 
 
 def _settled(prometheus: Prometheus) -> bool:
@@ -263,6 +267,10 @@ def test_who_it_was(scraped: Prometheus) -> None:
         (country,) = _ask(scraped, "external", f"{panel} which country")
         assert dict(country) == {f"{label}_geo_country_iso_code": "DE"}
     assert len(_ask(scraped, "overview", "Pairs of addresses")) == 3
+    both = {"source_network_name": "private", "destination_network_name": "private"}
+    networks = [dict(one) for one in _ask(scraped, "overview", "From network to network")]
+    assert len(networks) == 3
+    assert all(one.items() <= both.items() for one in networks)
 
 
 def test_alerts(scraped: Prometheus) -> None:

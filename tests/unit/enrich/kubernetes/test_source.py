@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exporter.batch.batch import Window
 from exporter.batch.record import records
@@ -94,6 +94,7 @@ def test_old_answers_are_used_for_a_while_only() -> None:
     made.index.put(pod("a", "10.0.0.1", 0), Moment(now - 900 * SECOND, 0))
     assert said(made, ("10.0.0.1", now, now))[0]["name"] == "a"
     assert made.state().problem == "Pod: connection refused (answers are 500 s old)"
+    assert 500 <= (made.state().age or 0) < 600
     feed.problem = ""
     assert made.state().problem == "nothing heard for 500 s"
     feed.caught_up_ns = now - 700 * SECOND
@@ -107,7 +108,10 @@ def test_nothing_while_in_doubt() -> None:
     made = source(feed)
     made.index.put(pod("a", "10.0.0.1", 0), Moment(now - 9 * SECOND, 0))
     assert said(made, ("10.0.0.1", now, now)) == [{}]
-    assert made.state() == State(entries=1, events={"doubts": 2})
+    state = made.state()
+    assert state.age is not None
+    assert 0 <= state.age < 500
+    assert replace(state, age=None) == State(entries=1, events={"doubts": 2})
     feed.in_doubt = False
     assert said(made, ("10.0.0.1", now, now))[0]["pod.uid"] == "uid-a"
     made.close()
