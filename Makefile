@@ -52,6 +52,7 @@ proto: $(VENV)/.test
 
 docs: $(VENV)/.test
 	$(BIN)/python tools/reference.py
+	$(BIN)/python -m benchmarks.cluster --write docs/operations/sizing.md
 
 bench: test-setup
 	$(BIN)/python -m benchmarks $(ARGS)
