@@ -124,6 +124,10 @@ class ClickHouse:
             raise AssertionError(f"{there} rows; Kafka's engine says {said}") from err
         assert there[0] == records
 
+    def wait_until_one(self, query: str, value: int) -> None:
+        """Until the only value of a query is this."""
+        wait_until(lambda: self.one(query) == (value,), f"{query} is {value}")
+
     def cpu(self) -> float:
         """Seconds of CPU time that it has used."""
         return cpu_seconds(self._process.pid)

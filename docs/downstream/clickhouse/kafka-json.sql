@@ -11,6 +11,7 @@ SETTINGS
     kafka_topic_list = 'network-flows',
     kafka_group_name = 'clickhouse',
     kafka_format = 'JSONAsString',
+    kafka_handle_error_mode = 'stream',
     kafka_num_consumers = 1,
     kafka_flush_interval_ms = 7500,
     kafka_max_block_size = 65536;
@@ -18,7 +19,7 @@ SETTINGS
 CREATE MATERIALIZED VIEW IF NOT EXISTS flows.records_from_json TO flows.records AS
 WITH text -> toIPv6OrDefault(text) AS address,
      text -> if(text = '', 0, MACStringToNum(text)) AS mac,
-     text -> parseDateTime64BestEffort(text, 9, 'UTC') AS moment
+     text -> parseDateTime64BestEffortOrZero(text, 9, 'UTC') AS moment
 SELECT
     moment(time.start) AS flow_start,
     moment(time.`end`) AS flow_end,
@@ -31,7 +32,7 @@ SELECT
     network.iana_number AS ip_protocol,
     flow.icmp.type AS icmp_type,
     flow.icmp.code AS icmp_code,
-    flow.direction AS direction,
+    if(flow.direction = 'egress', 'egress', 'ingress') AS direction,
     flow.interfaces.name AS interfaces,
     arrayMap(one -> toUInt8(one = 'egress'), flow.interfaces.direction) AS interface_directions,
     mac(source.mac) AS src_mac,
@@ -104,4 +105,11 @@ FROM
         record.observer AS observer,
         record.sampling AS sampling
     FROM flows.from_json
+    WHERE _error = '' AND JSONHas(message, 'time', 'start')
 );
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS flows.unreadable_from_json TO flows.unreadable AS
+SELECT now('UTC') AS moment, _topic AS topic, _partition AS partition, _offset AS offset,
+       _error AS error, if(_error = '', message, _raw_message) AS message
+FROM flows.from_json
+WHERE _error != '' OR NOT JSONHas(message, 'time', 'start');
