@@ -228,7 +228,8 @@ def _tables(
     place = Path(directory, f"clickhouse-{layout}")
     place.mkdir()
     with ClickHouse(place) as clickhouse:
-        clickhouse.run("flows.sql")
+        for name in ("flows", "counted-once"):
+            clickhouse.run(f"{name}.sql")
         before = clickhouse.cpu()
         clickhouse.follow(layout, broker.address(), topic, flush=7500)
         count = AGENTS * DRAINS * FLOWS
@@ -242,6 +243,12 @@ def _tables(
             )
             micros = f"{1e6 * spent:.1f}" if name == "records" else "-"
             yield f"{layout}, {name}", f"{rows / count:.2f}", f"{octets / count:.1f}", micros
+        before = clickhouse.cpu()
+        ever = "from = '2020-01-01 00:00:00', until = '2100-01-01 00:00:00', gap = 30"
+        (found,) = clickhouse.one(f"SELECT count() FROM flows.counted_once({ever})")
+        assert 0 < found <= count
+        spent = (clickhouse.cpu() - before) / count
+        yield f"{layout}, counted_once", f"{found / count:.2f}", "-", f"{1e6 * spent:.1f}"
 
 
 def _collector(directory: str) -> Iterator[tuple[str, str, str, str]]:
