@@ -55,6 +55,7 @@ proto: $(VENV)/.test
 docs: $(VENV)/.test
 	$(BIN)/python tools/reference.py
 	$(BIN)/python tools/chart.py
+	$(BIN)/python -m benchmarks.cluster --write docs/operations/sizing.md
 
 # Grafana's boards of the chart.
 dashboards: $(VENV)/.test

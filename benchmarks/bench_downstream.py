@@ -10,11 +10,9 @@ process, all threads, until rows and sums are there.
 from __future__ import annotations
 
 import ipaddress
-import json
-import subprocess
-import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,15 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench_sinks_otlp import DRAINS as OTLP_DRAINS
-from benchmarks.bench_sinks_otlp import FLOWS as OTLP_FLOWS
 from benchmarks.report import Table
 from exporter.batch.attributes import Attribute, Entities, Value
 from exporter.batch.batch import U1, FlowBatch, Interface, Observer, Point
+from exporter.config import load
 from exporter.fanout.queue import BatchQueue
 from exporter.fanout.worker import SinkWorker
 from exporter.sinks.kafka.config import KafkaConfig
 from exporter.sinks.kafka.sink import KafkaSink
+from exporter.sinks.table import make
 from exporter.testing import Row, make_batch
 from tests.e2e.broker import Broker
 from tests.e2e.clickhouse import ClickHouse, cpu_seconds
@@ -230,11 +228,12 @@ def _tables(
     place = Path(directory, f"clickhouse-{layout}")
     place.mkdir()
     with ClickHouse(place) as clickhouse:
-        clickhouse.run("flows.sql")
+        for name in ("flows", "counted-once"):
+            clickhouse.run(f"{name}.sql")
         before = clickhouse.cpu()
         clickhouse.follow(layout, broker.address(), topic, flush=7500)
         count = AGENTS * DRAINS * FLOWS
-        clickhouse.wait_for(count)
+        clickhouse.wait_for(count, 300)
         spent = (clickhouse.cpu() - before) / count
         for name in ("records", "pairs", "workloads"):
             clickhouse.execute(f"OPTIMIZE TABLE flows.{name} FINAL")
@@ -244,19 +243,29 @@ def _tables(
             )
             micros = f"{1e6 * spent:.1f}" if name == "records" else "-"
             yield f"{layout}, {name}", f"{rows / count:.2f}", f"{octets / count:.1f}", micros
+        before = clickhouse.cpu()
+        ever = "from = '2020-01-01 00:00:00', until = '2100-01-01 00:00:00', gap = 30"
+        (found,) = clickhouse.one(f"SELECT count() FROM flows.counted_once({ever})")
+        assert 0 < found <= count
+        spent = (clickhouse.cpu() - before) / count
+        yield f"{layout}, counted_once", f"{found / count:.2f}", "-", f"{1e6 * spent:.1f}"
 
 
 def _collector(directory: str) -> Iterator[tuple[str, str, str, str]]:
-    """CPU time of an OpenTelemetry Collector that decodes and counts the OTLP benchmark's flows."""
+    """CPU time of an OpenTelemetry Collector that decodes and counts them; gzip's usual level."""
     with Otelcol(Path(directory), exporter="debug") as collector:
         assert collector._process is not None
         for variant, query in (("logs, gRPC", ""), ("logs, gRPC, gzip", "?compression=gzip")):
             before = cpu_seconds(collector._process.pid)
             url = f"otlp+grpc://127.0.0.1:{collector.listeners['plain'].grpc}{query}"
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.bench_sinks_otlp", url],
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
-            spent = (cpu_seconds(collector._process.pid) - before) / (OTLP_FLOWS * OTLP_DRAINS)
-            octets = json.loads(done.stdout)["octets"] / OTLP_FLOWS
-            yield variant, "1", f"{octets:.0f}", f"{1e6 * spent:.1f}"
+            (config,) = load(None, {}, {"sinks": [url]}).sinks
+            sink, octets = make(config), 0
+            sink.open()
+            for batch in flows():
+                for message in sink.encode(batch):
+                    sink.deliver(message, 60)
+                    octets += len(zlib.compress(message.payload) if query else message.payload)
+            sink.close()
+            count = AGENTS * DRAINS * FLOWS
+            spent = (cpu_seconds(collector._process.pid) - before) / count
+            yield variant, "1", f"{octets / count:.0f}", f"{1e6 * spent:.1f}"

@@ -28,7 +28,7 @@ from exporter.testing import Row, make_batch
 from tests.e2e.otelcol import Otelcol
 
 FLOWS = 100_000
-DRAINS = 7
+_DRAINS = 7
 
 #: Variant, protocol, query.
 _VARIANTS = (
@@ -104,7 +104,7 @@ def main() -> None:
     (config,) = load(None, {}, {"sinks": [sys.argv[1]]}).sinks
     sink, batch, spent = make(config), drain(), []
     sink.open()
-    for _ in range(DRAINS):
+    for _ in range(_DRAINS):
         octets, began = 0, time.process_time()
         delivered = 0
         for message in sink.encode(batch):

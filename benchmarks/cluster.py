@@ -3,8 +3,8 @@
 
 Numbers that were measured are read from ``results/``, newest first; those of
 ``docs/enrich/kubernetes.md`` are written down here with that source. What nobody measured is an
-assumption, an option of the command. Each line of the output says what it is made of. Partitions and
-brokers are whole numbers; "cores" leave as much room as is assumed.
+assumption, an option of the command. Each line of the output says what it is made of. Partitions
+and brokers are whole numbers; "cores" leave as much room as is assumed.
 """
 
 from __future__ import annotations
@@ -274,7 +274,8 @@ def _api_server() -> Iterator[Line]:
 def _agents() -> Iterator[Line]:
     def percent(c: Cluster) -> float:
         more = c["kafka sink, a flow"] - c["gRPC sink, a flow"] + c["kubernetes names, a flow"]
-        return c["agent, CPU"] + c["flow records of a node"] * more / 1e4
+        drain = c["agent, CPU of a drain"] / c["time between drains"] / 10
+        return drain + c["flow records of a node"] * more / 1e4
 
     def memory(c: Cluster) -> float:
         return c["agent, memory"] + c.pods * c["kubernetes, memory, a pod"] / 1e6
@@ -355,12 +356,13 @@ def inputs(results: Results, assumed: dict[str, float], chosen: Chosen) -> dict[
         made.append(Input(name, *_with(results.find(table, words, column), unit)))
     flows = assumed["flows"] * assumed["drain"]
     for name, unit, column, scale in (
-        ("agent, CPU", "% of a core", "CPU % of one core", 5 / assumed["drain"]),
+        # A percent of 5 s is 50 ms.
+        ("agent, CPU of a drain", "ms", "CPU % of one core", 50),
         ("agent, memory", "MB", "RSS MB", 1),
     ):
         value, source = results.agent(flows, column)
         made.append(Input(name, value * scale, unit, f"{source}, at {flows:,.0f} flows"))
-    made += [Input(name, assumed[option], unit) for option, _, unit, name in ASSUMED]
+    made += [Input(name, float(assumed[option]), unit) for option, _, unit, name in ASSUMED]
     return {one.name: one for one in made}
 
 
@@ -376,14 +378,18 @@ def render(known: dict[str, Input], nodes: Sequence[int]) -> str:
     for one in known.values():
         kind = "M" if one.source else "A"
         letters[one.name] = f"{kind}{sum(key[0] == kind for key in letters.values()) + 1}"
-        value = f"{one.value:,.10g} {one.unit}".strip()
+        exact = f"{one.value:,.0f}" if one.value.is_integer() else shown(one.value)
+        value = f"{exact} {one.unit}".strip()
         text.append(f"| {letters[one.name]} | {one.name} | {value} | {one.source or 'assumed'} |")
     heads = " | ".join(f"{count:,} nodes" for count in nodes)
     text += ["", f"| | | {heads} | of |", "| --- | --- |" + " ---: |" * len(nodes) + " --- |"]
     before = ""
     for line in lines():
         clusters = [Cluster(count, known) for count in nodes]
-        values = " | ".join(shown(line.formula(one)) for one in clusters)
+        values = " | ".join(
+            f"{line.formula(one):,.0f}" if not line.unit else shown(line.formula(one))
+            for one in clusters
+        )
         used = " ".join(sorted((letters[name] for name in clusters[0].used), key=_order))
         what = f"{line.what}, {line.unit}" if line.unit else line.what
         topic, before = ("" if line.topic == before else f"**{line.topic}**"), line.topic
@@ -396,7 +402,7 @@ def _order(letter: str) -> tuple[str, int]:
 
 
 def shown(value: float) -> str:
-    """Three digits, no more: the inputs have no more. Whole numbers from a hundred on."""
+    """Three digits: the inputs have no more."""
     if value == 0:
         return "0"
     digits = 2 - math.floor(math.log10(abs(value)))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.conftest import missing
-from tests.patience import wait_until
+from tests.patience import LONGEST, wait_until
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "docs" / "downstream" / "clickhouse"
@@ -103,7 +103,7 @@ class ClickHouse:
             },
         )
 
-    def wait_for(self, records: int) -> None:
+    def wait_for(self, records: int, patience: float = LONGEST) -> None:
         """Until so many are in flows.records and in the sums; what went wrong, if they are not."""
         there: tuple[int, ...] = ()
 
@@ -118,11 +118,15 @@ class ClickHouse:
             return there[0] >= records and there[1] == there[2] == there[3]
 
         try:
-            wait_until(complete, f"{records} rows")
+            wait_until(complete, f"{records} rows", patience)
         except AssertionError as err:
             said = self.rows("SELECT exceptions.text AS said FROM system.kafka_consumers")
             raise AssertionError(f"{there} rows; Kafka's engine says {said}") from err
         assert there[0] == records
+
+    def wait_until_one(self, query: str, value: int) -> None:
+        """Until the only value of a query is this."""
+        wait_until(lambda: self.one(query) == (value,), f"{query} is {value}")
 
     def cpu(self) -> float:
         """Seconds of CPU time that it has used."""

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
 import numpy as np
 import pytest
+from kafka import KafkaProducer
 
 from exporter.batch.attributes import Attribute, Entities, Value
 from exporter.batch.batch import FlowBatch, FlowEndReason
@@ -40,6 +42,8 @@ def lately(batch: FlowBatch) -> FlowBatch:
     )
 
 
+#: No flow in any layout.
+RUBBISH = (b"\xff\xff", b"{}", b'{"a":', b"hello")
 #: What flows.records has of an end, by the path in a record; a value for each.
 NAMES: dict[str, tuple[str, str | int]] = {
     "k8s.kind": ("kind", "Pod"),
@@ -128,13 +132,17 @@ def row(record: FlowRecord) -> dict[str, Any]:
 def test_every_field(clickhouse: ClickHouse, broker: Broker, layout: str) -> None:
     """
     Each row has what ``exporter.decode`` reads in the message, field by field; packets and octets
-    are those published, to the last one, in the rows and in the minutes.
+    are those published, to the last one, in the rows and in the minutes. What is no flow stops
+    nothing, and is kept aside as it came.
     """
     batch = lately(some_flows(2000))
     if layout == "json":
         batch = enriched(batch)
     topic = publish(broker, batch, layout)
     wanted = [row(record) for message in read(broker, topic) for record in decode(message.value)]
+    with closing(KafkaProducer(bootstrap_servers=broker.address())) as other:
+        for rubbish in RUBBISH:
+            other.send(topic, rubbish)
     clickhouse.follow(layout, broker.address(), topic)
     clickhouse.wait_for(2000)
     times = ", ".join(
@@ -155,3 +163,8 @@ def test_every_field(clickhouse: ClickHouse, broker: Broker, layout: str) -> Non
             f"SELECT sum(records), sum(packets), sum(octets_l2) FROM flows.{table}"
         )
         assert got == (len(counted), *sums)
+    clickhouse.wait_until_one("SELECT count() FROM flows.unreadable", len(RUBBISH))
+    aside = clickhouse.rows("SELECT hex(message) AS message, topic FROM flows.unreadable")
+    assert Counter((r["message"], r["topic"]) for r in aside) == Counter(
+        (rubbish.hex().upper(), topic) for rubbish in RUBBISH
+    )

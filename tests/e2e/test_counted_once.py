@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from tests.e2e.clickhouse import ClickHouse
 
 #: Noon of yesterday, Unix seconds: no edge of a long step is near, and it is kept for days.
@@ -23,6 +25,22 @@ DAY = ", ".join(
 )
 ONE, OTHER, GATEWAY = "10.0.0.1", "10.0.0.2", "10.0.0.254"
 OCTETS = 100
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
+    with ClickHouse(tmp_path_factory.mktemp("clickhouse")) as one:
+        for name in ("flows", "counted-once"):
+            one.run(f"{name}.sql")
+        yield one
+
+
+@pytest.fixture
+def clickhouse(started: ClickHouse) -> ClickHouse:
+    """With empty tables."""
+    for table in ("records", "pairs", "workloads"):
+        started.execute(f"TRUNCATE TABLE flows.{table}")
+    return started
 
 
 @dataclass(frozen=True)

@@ -154,3 +154,17 @@ SELECT
 FROM flows.records
 WHERE NOT duplicate
 GROUP BY ALL;
+
+-- Messages that are no flows, as they came, with what is wrong about them.
+CREATE TABLE IF NOT EXISTS flows.unreadable
+(
+    moment DateTime('UTC'),
+    topic LowCardinality(String),
+    partition UInt64,
+    offset UInt64,
+    error String CODEC(ZSTD),
+    message String CODEC(ZSTD)
+)
+ENGINE = MergeTree
+ORDER BY moment
+TTL moment + INTERVAL 7 DAY;

@@ -37,13 +37,14 @@ SETTINGS
     kafka_group_name = 'clickhouse',
     kafka_format = 'ProtobufSingle',
     kafka_schema = 'flow.proto:Record',
+    kafka_handle_error_mode = 'stream',
     kafka_num_consumers = 1,
     kafka_flush_interval_ms = 7500,
     kafka_max_block_size = 65536;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS flows.records_from_netobserv TO flows.records AS
 WITH (four, six) -> if(six = '', IPv4ToIPv6(toIPv4(four)),
-                       CAST(toFixedString(six, 16) AS IPv6)) AS address,
+                       CAST(toFixedString(left(six, 16), 16) AS IPv6)) AS address,
      (seconds, nanos) -> fromUnixTimestamp64Nano(seconds * 1000000000 + nanos, 'UTC') AS moment
 SELECT
     moment(`time_flow_start.seconds`, `time_flow_start.nanos`) AS flow_start,
@@ -56,7 +57,7 @@ SELECT
     `transport.protocol` AS ip_protocol,
     icmp_type,
     icmp_code,
-    direction,
+    if(direction = 1, 'egress', 'ingress') AS direction,
     `dup_list.interface` AS interfaces,
     `dup_list.direction` AS interface_directions,
     `data_link.src_mac` AS src_mac,
@@ -68,4 +69,11 @@ SELECT
     `network.dscp` AS dscp,
     sampling AS sampling_interval,
     duplicate
-FROM flows.from_netobserv;
+FROM flows.from_netobserv
+WHERE _error = '';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS flows.unreadable_from_netobserv TO flows.unreadable AS
+SELECT now('UTC') AS moment, _topic AS topic, _partition AS partition, _offset AS offset,
+       _error AS error, _raw_message AS message
+FROM flows.from_netobserv
+WHERE _error != '';

@@ -37,13 +37,14 @@ SETTINGS
     kafka_group_name = 'clickhouse',
     kafka_format = 'ProtobufSingle',
     kafka_schema = 'flow.proto:Records',
+    kafka_handle_error_mode = 'stream',
     kafka_num_consumers = 1,
     kafka_flush_interval_ms = 7500,
     kafka_max_block_size = 64;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS flows.records_from_packed TO flows.records AS
 WITH (four, six) -> if(six = '', IPv4ToIPv6(toIPv4(four)),
-                       CAST(toFixedString(six, 16) AS IPv6)) AS address,
+                       CAST(toFixedString(left(six, 16), 16) AS IPv6)) AS address,
      (seconds, nanos) -> fromUnixTimestamp64Nano(seconds * 1000000000 + nanos, 'UTC') AS moment
 SELECT
     moment(`time_flow_start.seconds`, `time_flow_start.nanos`) AS flow_start,
@@ -56,7 +57,7 @@ SELECT
     `transport.protocol` AS ip_protocol,
     icmp_type,
     icmp_code,
-    direction,
+    if(direction = 1, 'egress', 'ingress') AS direction,
     `dup_list.interface` AS interfaces,
     `dup_list.direction` AS interface_directions,
     `data_link.src_mac` AS src_mac,
@@ -95,4 +96,11 @@ ARRAY JOIN
     `entries.icmp_code` AS `icmp_code`,
     `entries.dup_list.interface` AS `dup_list.interface`,
     `entries.dup_list.direction` AS `dup_list.direction`,
-    `entries.sampling` AS `sampling`;
+    `entries.sampling` AS `sampling`
+WHERE _error = '';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS flows.unreadable_from_packed TO flows.unreadable AS
+SELECT now('UTC') AS moment, _topic AS topic, _partition AS partition, _offset AS offset,
+       _error AS error, _raw_message AS message
+FROM flows.from_packed
+WHERE _error != '';
