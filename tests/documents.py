@@ -20,6 +20,7 @@ RUN = sorted(
     [
         ROOT / "README.md",
         ROOT / "docs" / "delivery.md",
+        ROOT / "docs" / "operations" / "README.md",
         *ROOT.glob("docs/guide/**/*.md"),
         *ROOT.glob("docs/sinks/*.md"),
     ],

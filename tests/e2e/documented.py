@@ -30,6 +30,7 @@ FOREVER = {
     "kube-cache": {},
 }
 #: An address with colons, or a word with a digit, with what is written around it; bars.
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _NUMBER = re.compile(r"\S*(?:\d|::)\S*|[▁-█]+")
 
 
@@ -45,7 +46,7 @@ def commands(script: str) -> list[str]:
         done = subprocess.run(
             ["bash", "-n"], input=text, capture_output=True, text=True, check=False
         )
-        # A here-document that is not over yet is a warning; a backslash at the end is not even that.
+        # A here-document that is not over yet is a warning; a backslash at the end not even that.
         if done.returncode == 0 and not done.stderr and not text.endswith("\\"):
             found.append(text)
             lines = []
@@ -65,6 +66,7 @@ def is_endless(arguments: list[str]) -> bool:
 
 def shape(line: str) -> str:
     """What stays the same from one run to the next: words, but no numbers."""
+    line = _COLOUR.sub("", line)
     return " ".join("#" if _NUMBER.fullmatch(word) else word for word in line.split())
 
 
@@ -174,11 +176,9 @@ class Run:
         with suppress(psutil.NoSuchProcess):
             for one in psutil.Process(process.pid).children(recursive=True):
                 with suppress(psutil.NoSuchProcess):
-                    words = one.cmdline()
-                    at = next(
-                        (i for i, w in enumerate(words[:3]) if w.endswith("flow-exporter")), -1
-                    )
-                    if at >= 0 and is_endless(words[at + 1 :]):
+                    # After the interpreter, as the script's first line has it.
+                    words = one.cmdline()[1:]
+                    if words and words[0].endswith("flow-exporter") and is_endless(words[1:]):
                         yield one
 
     def _has_done(self, agent: psutil.Process, number: int) -> bool:

@@ -64,6 +64,7 @@ class Otelcol(Server):
         receivers: Mapping[str, Mapping[str, Any]] | None = None,
         extensions: Mapping[str, Any] | None = None,
         exporter: str = "file",
+        *,
         listeners: Mapping[str, Listener] | None = None,
     ) -> None:
         receivers = {"plain": {}} if receivers is None else receivers

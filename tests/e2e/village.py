@@ -73,6 +73,8 @@ class Village:
         with ExitStack() as stack:
             for netns, what in (
                 (self.database, "answer"),
+                (self.database, "database"),
+                (self.web, "query"),
                 (self.host, "serve"),
                 (self.web, "ask"),
                 (self.outside, "fetch"),
@@ -130,8 +132,8 @@ class Servers:
 
 class Page:
     """
-    Where a document's commands run: the host's network, with ``/run``, ``/var/log`` and processes of
-    its own, in a directory of its own.
+    Where a document's commands run: the host's network, with ``/run``, ``/var/log`` and processes
+    of its own, in a directory of its own.
 
     Args:
         village: Whose host it is.
@@ -247,10 +249,10 @@ def _serve(port: int, answer: bytes) -> None:
             threading.Thread(target=reply, args=server.accept()[:1], daemon=True).start()
 
 
-def _repeat(act: Callable[[], Any]) -> None:
+def _repeat(act: Callable[[], Any], every: float) -> None:
     print("ready", flush=True)
     pause = threading.Event()
-    while not pause.wait(0.05):
+    while not pause.wait(every):
         with suppress(OSError):
             act()
 
@@ -260,6 +262,25 @@ def _fetch() -> None:
         connection.sendall(b"GET")
         while connection.recv(65536):
             pass
+
+
+def _database() -> None:
+    """One connection, with an answer to each question."""
+    with socket.create_server(("", 5432)) as server:
+        print("ready", flush=True)
+        connection, _ = server.accept()
+        while connection.recv(4096):
+            connection.sendall(bytes(1200))
+
+
+def _query() -> None:
+    with socket.create_connection((DATABASE, 5432)) as connection:
+
+        def ask_once() -> None:
+            connection.sendall(bytes(80))
+            connection.recv(4096)
+
+        _repeat(ask_once, 0.02)
 
 
 def _answer() -> None:
@@ -277,8 +298,10 @@ def main() -> None:
     {
         "answer": _answer,
         "serve": lambda: _serve(443, bytes(20_000)),
-        "ask": lambda: _repeat(lambda: asking.sendto(bytes(26), (DATABASE, 53))),
-        "fetch": lambda: _repeat(_fetch),
+        "ask": lambda: _repeat(lambda: asking.sendto(bytes(26), (DATABASE, 53)), 0.05),
+        "fetch": lambda: _repeat(_fetch, 0.25),
+        "database": _database,
+        "query": _query,
     }[sys.argv[1]]()
 
 
