@@ -1,14 +1,15 @@
 """
 A picture of what a command shows on a terminal, for light and for dark pages.
 
-``python tools/picture.py docs/flows --until 'SEEN AT' -- flow-exporter run`` writes docs/flows.svg and
-docs/flows-dark.svg: the command runs in a terminal of tmux until its screen has the text, and is
-ended by Ctrl-C.
+``python tools/picture.py docs/flows --until 'SEEN AT' -- flow-exporter run`` writes docs/flows.svg
+and docs/flows-dark.svg: the command runs in a terminal of tmux until its screen has the text, and
+is ended by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import subprocess
 import sys
@@ -61,9 +62,8 @@ def screen(command: list[str], columns: int, rows: int, until: str) -> str:
 def picture(shown: str, columns: int, title: str, theme: TerminalTheme) -> str:
     """An SVG that asks nobody for anything: its fonts are the reader's."""
     console = Console(
-        record=True, width=columns, file=Path("/dev/null").open("w"),  # noqa: SIM115 - as long as we
-        force_terminal=True, color_system="standard",
-    )  # fmt: skip
+        record=True, width=columns, file=io.StringIO(), force_terminal=True, color_system="standard"
+    )
     console.print(Text.from_ansi(shown), no_wrap=True, crop=True)
     svg = console.export_svg(title=title, theme=theme, unique_id="flows", font_aspect_ratio=0.602)
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)

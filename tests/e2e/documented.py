@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import signal
 import subprocess
 import time
@@ -169,26 +168,32 @@ class Run:
                     with suppress(psutil.NoSuchProcess):
                         agent.send_signal(signal.SIGINT)
                         psutil.wait_procs([agent], _LONGEST)
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def _endless(self, process: subprocess.Popen[bytes]) -> Iterator[psutil.Process]:
         """What runs until it is stopped, of what the script has started."""
-        with suppress(psutil.NoSuchProcess):
-            for one in psutil.Process(process.pid).children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    # After the interpreter, as the script's first line has it.
-                    words = one.cmdline()[1:]
-                    if words and words[0].endswith("flow-exporter") and is_endless(words[1:]):
-                        yield one
+        for pid in descendants(process.pid):
+            with suppress(psutil.NoSuchProcess):
+                one = psutil.Process(pid)
+                # After the interpreter, as the script's first line has it.
+                words = one.cmdline()[1:]
+                if words and words[0].endswith("flow-exporter") and is_endless(words[1:]):
+                    yield one
 
     def _has_done(self, agent: psutil.Process, number: int) -> bool:
         """Whether it has shown what it is for."""
+        runs = False
         with suppress(psutil.NoSuchProcess):
-            if "run" in agent.cmdline():
-                return self._page.delivers(agent)
-        is_last = number == len(self._commands) - 1
-        if is_last and self._shown is not None and lacking(self._shown, self.printed):
+            runs = "run" in agent.cmdline()
+        if runs and not self._page.delivers(agent):
             return False
+        # The summary of a run comes when it has ended.
+        waits = self._shown is not None and not (runs and self._shown.language == "text")
+        if waits and number == len(self._commands) - 1:
+            assert self._shown is not None
+            return not lacking(self._shown, self.printed)
+        if runs:
+            return True
         return "\n" in self._said(number, "out")
 
     def _number(self) -> int:
@@ -209,6 +214,10 @@ class Run:
         return (self.printed + (log.read_text() if log.exists() else ""))[-4000:]
 
 
-def words_of(command: str) -> list[str]:
-    """The words of a simple command up to what it is piped into."""
-    return shlex.split(command.partition(" | ")[0], comments=True)
+def descendants(pid: int) -> Iterator[int]:
+    """Processes below one. By the kernel's own lists: psutil looks at every process there is."""
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                yield child
+                yield from descendants(child)

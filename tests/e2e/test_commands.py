@@ -108,7 +108,7 @@ def outcomes(
     """Every document that a test was chosen for, run."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
     chosen = [
-        item.callspec.params["document"]
+        Path(str(item.callspec.params["document"]))
         for item in items
         if item.originalname == test_commands_run_as_written.__name__
     ]
