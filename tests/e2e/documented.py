@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +129,12 @@ class Run:
         """As it is written, by ``bash -eu``; fails as the commands do."""
         script = self._files / "script"
         script.write_text(self._script())
-        with self._page.agent() if "agent" in self._block.needs else nullcontext():
-            process = self._page.start(script, self._where, self._files / "log")
-            try:
-                self._attend(process)
-            finally:
-                process.kill()
-                process.wait()
+        process = self._page.start(script, self._where, self._files / "log")
+        try:
+            self._attend(process)
+        finally:
+            process.kill()
+            process.wait()
         assert process.returncode == 0, f"{self._block}: {self._now()}\n{self._tail()}"
         if self._shown is not None:
             missing = lacking(self._shown, self.printed)

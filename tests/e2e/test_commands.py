@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import threading
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -15,7 +15,7 @@ import pytest
 from tests.documents import ROOT, RUN, Block, blocks, name_of
 from tests.e2e.documented import Run
 from tests.e2e.net import Network
-from tests.e2e.village import Page, Servers, Village
+from tests.e2e.village import Page, Servers, Village, agent
 
 #: What a checkout has that commands of the README name.
 _CHECKOUT = ROOT / "README.md"
@@ -67,21 +67,25 @@ class Documents:
 
     def __init__(self, village: Village, servers: Servers, directory: Path) -> None:
         self._village, self._servers, self._directory = village, servers, directory
-        #: There is one agent in the background at a time, and one at the address of its metrics.
-        self._one = threading.Lock()
 
     def run(self, documents: list[Path]) -> dict[Path, Future[None]]:
         """Run them all; when this returns, nothing runs any more."""
+        if _CHECKOUT in documents:
+            # As ``make test`` has done: no package index can be asked from where commands run.
+            subprocess.run(["make", "setup"], cwd=ROOT, check=True)
         # Before anything else runs: a broker that has to share two cores takes its time.
         for server in sorted({name for one in documents for b in blocks(one) for name in b.needs}):
             if server != "agent":
                 self._servers.need(server)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            # The longest first, so that none is left to wait for at the end.
-            ordered = sorted(documents, key=lambda one: -len(list(with_output(one))))
-            return {document: pool.submit(self._run, document) for document in ordered}
+        # The longest first, so that none is left to wait for at the end.
+        ordered = sorted(documents, key=lambda one: -len(list(with_output(one))))
+        with (
+            agent(self._village, self._directory / "agent") as running,
+            ThreadPoolExecutor(_AT_ONCE) as pool,
+        ):
+            return {document: pool.submit(self._run, document, running) for document in ordered}
 
-    def _run(self, document: Path) -> None:
+    def _run(self, document: Path, running: Path) -> None:
         place = self._directory / name_of(document).replace("/", "-")
         page = Page(self._village, place)
         shutil.copy(_CAPTURE, place / "capture.pcap")
@@ -91,8 +95,7 @@ class Documents:
                 if name := block.said.get("file"):
                     (place / name).write_text(block.text)
                     continue
-                alone = "agent" in block.needs or "9401" in block.text
-                with self._one if alone else nullcontext():
+                with page.beside(running) if "agent" in block.needs else nullcontext():
                     Run(block, shown, page, where).run()
         finally:
             page.close()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -201,40 +200,54 @@ class Page:
         inner = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1]
         return Path(f"/proc/{self._first}/root/run/flow-exporter/{inner}.sock")
 
-    @contextmanager
-    def agent(self) -> Iterator[None]:
-        """An agent in the background, as it runs on a host."""
-        script = self.directory / "agent"
-        script.write_text(
-            "exec flow-exporter run --sink prometheus:// --metrics-address 127.0.0.1:9401\n"
-        )
-        log = self.directory / "agent.log"
-        process = self.start(script, self.directory, log)
-        try:
-            wait_until(
-                lambda: process.poll() is not None or self._has_counted(process),
-                "the agent in the background has counted something",
-            )
-            assert process.poll() is None, log.read_text()
-            yield
-        finally:
-            with suppress(psutil.NoSuchProcess):
-                for one in psutil.Process(process.pid).children(recursive=True):
-                    one.send_signal(signal.SIGINT)
-            process.wait(30)
-
     def delivers(self, agent: psutil.Process) -> bool:
         """Whether each of an agent's destinations has got something."""
-        try:
-            ledger = json.loads(ask(self._socket(agent), "/ledger"))
-        except (ExporterError, OSError):
-            return False
-        return all(sink["delivered"]["flows"] for sink in ledger["sinks"].values())
+        return _delivers(self._socket(agent))
 
-    def _has_counted(self, process: subprocess.Popen[bytes]) -> bool:
-        with suppress(psutil.NoSuchProcess):
-            return any(map(self.delivers, psutil.Process(process.pid).children()))
+    @contextmanager
+    def beside(self, agent: Path) -> Iterator[None]:
+        """Commands here find an agent that runs elsewhere, by its socket."""
+        here = Path(f"/proc/{self._first}/root/run/flow-exporter/1.sock")
+        here.parent.mkdir(mode=0o700, exist_ok=True)
+        here.symlink_to(agent)
+        try:
+            yield
+        finally:
+            here.unlink()
+
+
+@contextmanager
+def agent(village: Village, directory: Path) -> Iterator[Path]:
+    """An agent, as it runs in the background of a host, with something counted: its socket."""
+    page = Page(village, directory)
+    sockets = directory / "sockets"
+    sockets.mkdir()
+    script, log = directory / "agent", directory / "agent.log"
+    script.write_text(
+        "set -eu\n"
+        f"mkdir /run/flow-exporter && mount --bind {sockets} /run/flow-exporter\n"
+        "exec flow-exporter run --sink prometheus:// --metrics-address 127.0.0.1:9401\n"
+    )
+    process = page.start(script, directory, log)
+    try:
+        wait_until(
+            lambda: process.poll() is not None or any(map(_delivers, sockets.glob("*.sock"))),
+            "the agent in the background has counted something",
+        )
+        assert process.poll() is None, log.read_text()
+        (found,) = sockets.glob("*.sock")
+        yield found
+    finally:
+        page.close()
+        process.wait()
+
+
+def _delivers(agent: Path) -> bool:
+    try:
+        ledger = json.loads(ask(agent, "/ledger"))
+    except (ExporterError, OSError):
         return False
+    return all(sink["delivered"]["flows"] for sink in ledger["sinks"].values())
 
 
 def _serve(port: int, answer: bytes) -> None:
