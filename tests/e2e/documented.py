@@ -21,12 +21,12 @@ from tests.e2e.village import Page
 #: Seconds for one command.
 _LONGEST = 60.0 * patience.FACTOR
 #: Subcommand -> flags with which it ends by itself.
-FOREVER = {
+FOREVER: dict[str, set[str]] = {
     "run": {"--duration"},
-    "observe": {},
+    "observe": {"--first"},
     "top": {"--rounds"},
     "consume": {"--until-end", "--count", "--idle"},
-    "kube-cache": {},
+    "kube-cache": set(),
 }
 #: An address with colons, or a word with a digit, with what is written around it; bars.
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
@@ -58,8 +58,8 @@ def is_endless(arguments: list[str]) -> bool:
     ends = FOREVER.get(arguments[0] if arguments else "")
     if ends is None:
         return False
-    if arguments[0] == "observe":
-        return any(one in ("-f", "--follow") for one in arguments)
+    if arguments[0] == "observe" and not {"-f", "--follow"} & {*arguments}:
+        return False
     return not any(one.partition("=")[0] in ends for one in arguments)
 
 

@@ -50,7 +50,11 @@ def with_output(document: Path) -> Iterator[tuple[Block, Block | None]]:
     """Blocks that are run or are files, and what the document shows below each as its output."""
     found = list(blocks(document))
     for block, after in [*pairwise(found), *((one, None) for one in found[-1:])]:
-        is_output = after is not None and after.language in ("text", "json") and not after.said
+        is_output = (
+            after is not None
+            and after.language in ("text", "json")
+            and "not compared" not in after.said
+        )
         if block.language == "sh" or "file" in block.said:
             yield block, after if is_output and block.language == "sh" else None
 

@@ -57,7 +57,7 @@ def test_commands_have_all_their_lines() -> None:
     ("words", "endless"),
     [
         ("run --sink stdout", True), ("run --duration 5s", False), ("run --duration=5s", False),
-        ("observe --last 5", False), ("observe -f", True), ("top", True),
+        ("observe -f --first 5", False), ("observe --last 5", False), ("observe -f", True), ("top", True),
         ("top --rounds 1", False), ("consume --topic t", True),
         ("consume --until-end", False), ("ledger", False), ("", False),
     ],
