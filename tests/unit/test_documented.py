@@ -57,8 +57,8 @@ def test_commands_have_all_their_lines() -> None:
     ("words", "endless"),
     [
         ("run --sink stdout", True), ("run --duration 5s", False), ("run --duration=5s", False),
-        ("observe -f --first 5", False), ("observe --last 5", False), ("observe -f", True), ("top", True),
-        ("top --rounds 1", False), ("consume --topic t", True),
+        ("observe --last 5", False), ("observe -f", True), ("top", True),
+        ("observe -f --first 5", False), ("top --rounds 1", False), ("consume --topic t", True),
         ("consume --until-end", False), ("ledger", False), ("", False),
     ],
 )  # fmt: skip
@@ -74,7 +74,7 @@ def test_comments_are_those_above(tmp_path: Path) -> None:
         "<!-- not run: it\nis long -->\n\n```console\n$ three\n```\n## A b c\n"
     )
     one, two, three = blocks(page)
-    assert (one.needs, one.line) == ({"kafka", "agent"}, 4)
+    assert (one.needs, one.line) == (frozenset({"kafka", "agent"}), 4)
     assert (two.needs, two.said) == (frozenset(), {})
     assert three.said == {"not run": "it is long"}
     assert anchors(page) == {"a-b-c", "a-b-c-1"}
