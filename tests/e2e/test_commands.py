@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import missing
 from tests.documents import ROOT, RUN, Block, blocks, name_of
 from tests.e2e.documented import Run
 from tests.e2e.net import Network
@@ -21,6 +22,8 @@ from tests.e2e.village import Page, Servers, Village, agent
 _CHECKOUT = ROOT / "README.md"
 #: Documents that are run side by side.
 _AT_ONCE = 4
+#: Others' programs that documents run.
+_PROGRAMS = ("curl", "jq", "nfcapd", "nfdump", "nsenter", "unshare")
 _CAPTURE = ROOT / "tests" / "packets" / "captures" / "ethernet_tcp.pcap"
 
 
@@ -113,6 +116,9 @@ def outcomes(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[Path, Future[None]]:
     """Every document that a test was chosen for, run."""
+    for program in _PROGRAMS:
+        if shutil.which(program) is None:
+            missing(f"{program}, which documents run: tools/setup-tests.sh installs it")
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
     chosen = [
         Path(str(item.callspec.params["document"]))

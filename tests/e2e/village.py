@@ -26,7 +26,6 @@ from tests.e2e.broker import Broker
 from tests.e2e.collector import Collector
 from tests.e2e.net import End, Netns, Network, plug
 from tests.e2e.otelcol import Listener, Otelcol
-from tests.e2e.prometheus import tool as prometheus_tool
 from tests.patience import wait_until
 from tests.servers import Server
 
@@ -167,8 +166,6 @@ class Page:
         self._first = first.pid
         scripts = Path(PROGRAM).parent
         path = [str(scripts), os.environ["PATH"], "/usr/sbin", "/sbin"]
-        with suppress(Exception):
-            path.insert(1, str(Path(prometheus_tool("promtool")).parent))
         self.environment = {
             "PATH": ":".join(path),
             "HOME": str(directory),
