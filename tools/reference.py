@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 from manual import cli_page, man_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from exporter.batch.attributes import SIDES, EndAttribute
+from exporter.batch.batch import Details, Interface, Observer, Peer, Point
 from exporter.batch.schema import COLUMNS
 from exporter.capabilities import COMMANDS, KEYS
 from exporter.capture.config import CaptureConfig
@@ -42,11 +44,13 @@ from exporter.enrich.services.config import ServicesConfig
 from exporter.exclude.config import ExclusionConfig
 from exporter.fanout.config import DeliveryConfig, QueueConfig, RetryConfig, SpoolConfig
 from exporter.ledger import Balance, KernelCounts, SinkCounts, Tally, Totals
+from exporter.sinks.encodings.jsonl import SHAPES, encode
 from exporter.sinks.file.config import KeepConfig, RotateConfig
 from exporter.sinks.kafka.config import SaslConfig
 from exporter.sinks.otlp.config import FlowMetricsConfig
 from exporter.sinks.table import CONFIGS
-from exporter.telemetry import PREFIX, Metrics, Reading
+from exporter.telemetry import PREFIX, Enricher, Metrics, Reading
+from exporter.testing import Row, make_batch
 
 TARGET = Path(__file__).parents[1] / "docs" / "reference"
 _MADE = "<!-- Made by `make docs`; never edited. -->\n"
@@ -83,6 +87,24 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("spool, sinks[].spool", "spool.", SpoolConfig),
 )
 
+#: Path in a JSON record -> meaning, of what is no column.
+BESIDES: dict[str, str] = {
+    "network.type": "`ipv4` or `ipv6`.",
+    "network.transport": "The protocol by its name, as `tcp`.",
+    "flow.interfaces[].name": "Of each observation point that saw the flow: its interface.",
+    "flow.interfaces[].direction": "`ingress` or `egress` there.",
+    "flow.interfaces[].netns": "Its namespace in /var/run/netns; absent for the agent's own.",
+    "flow.interfaces[].kind": "As `ip -d link` calls it, or `physical`.",
+    "flow.interfaces[].mac": "Its address.",
+    "flow.interfaces[].peer.name": "The other end of a veth pair: its name,",
+    "flow.interfaces[].peer.index": "its index within its namespace,",
+    "flow.interfaces[].peer.netns_inode": "and that namespace's inode.",
+    "flow.interfaces[].container.id": "Whose it is, with `capture.containers`.",
+    "flow.interfaces[].k8s.pod.uid": "Likewise.",
+    "observer.address": "Of the agent.",
+    "observer.name": "Its host's name.",
+}
+
 
 def record_page() -> str:
     """The columns of a record and what each format calls them."""
@@ -99,7 +121,38 @@ def record_page() -> str:
         f"{_code(c.netobserv)} | {c.pbflow} | {c.ipfix or ''} |"
         for c in COLUMNS
     ]
-    return "\n".join([*lines, *_added()]) + "\n"
+    return "\n".join([*lines, *_besides(), *_added()]) + "\n"
+
+
+def _besides() -> Iterator[str]:
+    """What a JSON record has that is no column: held to what a record really has."""
+    details = Details("veth", "02:00:00:00:00:01", 1, Peer("eth0", 7, 2), "5b0c", "d1")
+    point = Point(0, 2, 0)
+    batch = make_batch(
+        Row(points=(point,)),
+        interfaces={point: Interface("veth1", "web", details)},
+        observer=Observer("192.0.2.1", "host"),
+    )
+    record = orjson.loads(encode(batch, SHAPES["otel"]))
+    found = set(_paths(record)) - {column.otel for column in COLUMNS}
+    assert found == set(BESIDES), found ^ set(BESIDES)
+    yield "\n## What else a JSON record has\n"
+    yield "With `otel`. Of an interface, what is not known is absent"
+    yield "([interfaces](../enrich/interfaces.md)).\n"
+    yield "| path | meaning |"
+    yield "| --- | --- |"
+    yield from (f"| `{path}` | {meaning} |" for path, meaning in BESIDES.items())
+
+
+def _paths(value: Any, above: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from _paths(below, f"{above}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for below in value:
+            yield from _paths(below, f"{above}[]")
+    else:
+        yield above
 
 
 def _added() -> Iterator[str]:
@@ -155,7 +208,15 @@ def metrics_page() -> str:
     sink = SinkCounts(totals, totals, Totals(), {"queue_full": totals})
     kernel = KernelCounts(Tally(1, 1), {"aggregated": Tally(1, 1)})
     reading = Reading(
-        balance=Balance(kernel, totals, Totals(), totals, {"stdout": sink}, final=False),
+        balance=Balance(
+            kernel,
+            totals,
+            Totals(),
+            totals,
+            {"stdout": sink},
+            final=False,
+            excluded={"dns": Totals()},
+        ),
         drains={"active timeout": 1},
         drain_seconds=0.0,
         interfaces=1,
@@ -165,7 +226,7 @@ def metrics_page() -> str:
         map_pressure={"flow_stats": 0.5},
         dedupe_flows=0,
         dedupe_evictions=0,
-        enrichers={},
+        enrichers={"kubernetes": Enricher(0.0, "", 0, 0, 0, 0, {"doubts": 0})},
         sink_retries={"stdout": 0},
         sink_healthy={"stdout": True},
         flow_series={"prometheus": 1},

@@ -4,7 +4,7 @@ set -eu
 here="$(dirname "$0")"
 missing=""
 for pair in ip:iproute2 tc:iproute2 tshark:tshark ethtool:ethtool sysctl:procps openssl:openssl \
-	tmux:tmux zsh:zsh fish:fish man:man-db groff:groff-base mandoc:mandoc; do
+	tmux:tmux jq:jq curl:curl zsh:zsh fish:fish man:man-db groff:groff-base mandoc:mandoc; do
 	command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 # The other loader: BCC's Python module is no command, and compiles with some kernel's headers.

@@ -5,79 +5,206 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from argparse import _SubParsersAction
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from exporter.batch.batch import Window
 from exporter.cli import main, parser
-from exporter.config import Config, load
+from exporter.config import ENV_PREFIX, Config, load
+from exporter.sinks.stdout.table import render
+from exporter.sinks.table import CONFIGS
+from exporter.testing import Row, make_batch
 from tests.arch.source import ROOT
+from tests.documents import DOCUMENTS, RUN, Block, anchors, blocks, links, name_of, prose
 
-DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("b*/README.md")], key=str
-)
 README = (ROOT / "README.md").read_text()
-_LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def name_of(document: Path) -> str:
-    """For the test's name."""
-    return str(document.relative_to(ROOT))
+_DOCS = ROOT / "docs"
+#: Where flags, keys and variables are ours: decisions tell of other programs, and of what was.
+_OURS = [
+    one for one in DOCUMENTS if not {"decisions", "reference"} & {*one.relative_to(ROOT).parts}
+]
+#: Flags of other programs that the text tells of.
+_OTHERS = {"--no-install-recommends", "--port", "--help"}
+_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+_URL = re.compile(r"https://[a-z0-9.-]+\.[a-z]+(?:/[^\s]*)?")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_links_lead_somewhere(document: Path) -> None:
-    """Every relative link is to a file or directory of the project."""
-    links = [link for link in _LINK.findall(document.read_text()) if "://" not in link]
-    assert [link for link in links if not (document.parent / link).exists()] == []
+    """Every relative link is to a file or directory, and to a heading of it; others are URLs."""
+    wrong = []
+    for link in links(document):
+        if ":" in link:
+            wrong += [] if _URL.fullmatch(link) else [link]
+            continue
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            wrong.append(link)
+    assert wrong == []
 
 
-def commands() -> Iterator[tuple[str, list[str]]]:
+def test_every_page_is_found_from_the_map() -> None:
+    """Whoever follows links from docs/README.md comes to every page."""
+    found, ahead = set(), [_DOCS / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page in found:
+            continue
+        found.add(page)
+        for link in (link for link in links(page) if ":" not in link):
+            target = (page.parent / link.partition("#")[0]).resolve()
+            if target.is_dir():
+                ahead += sorted(target.glob("*.md"))
+            elif target.suffix == ".md" and target.is_relative_to(_DOCS):
+                ahead.append(target)
+    assert {name_of(page) for page in _DOCS.glob("**/*.md")} == {name_of(page) for page in found}
+
+
+def shell() -> list[Block]:
+    """Blocks with commands."""
+    return [b for one in DOCUMENTS for b in blocks(one) if b.language in ("sh", "console")]
+
+
+def test_what_is_not_run_says_why() -> None:
+    """Blocks that no test runs have prompts and a reason; those that are run have neither."""
+    for block in (block for document in RUN for block in blocks(document)):
+        if block.language == "console":
+            assert len(block.said.get("not run", "")) > 20, block
+            assert block.text.startswith(("$ ", "# ")), block
+        elif block.language == "sh":
+            assert "not run" not in block.said, block
+            assert not block.text.startswith("$ "), block
+            assert block.needs <= {"kafka", "collector", "otelcol", "agent"}, block
+        assert len(block.said.get("not compared", "a long enough reason")) > 10, block
+
+
+def test_commands_are_in_blocks_that_are_run() -> None:
+    """No block of the pages that are run has our commands and another language, or none."""
+    for document in RUN:
+        for block in blocks(document):
+            if re.search(r"^(\$ )?(\S*/)?flow-exporter ", block.text, re.MULTILINE):
+                assert block.language in ("sh", "console", "text"), block
+
+
+def commands() -> Iterator[Any]:
     """Arguments of every flow-exporter command in a block of shell."""
-    for document in DOCUMENTS:
-        for language, block in _BLOCK.findall(document.read_text()):
-            for line in block.splitlines() if language == "sh" else ():
-                words = shlex.split(line.partition(" | ")[0], comments=True)
+    for block in shell():
+        for line in block.text.splitlines():
+            first = re.split(r" [|>&]", line.removeprefix("$ "), maxsplit=1)[0]
+            with suppress(ValueError):  # a line of something longer
+                words = shlex.split(first, comments=True)
                 if words and words[0].endswith("flow-exporter"):
-                    yield name_of(document), words[1:]
+                    yield pytest.param(block, words[1:], id=f"{block}-{' '.join(words[1:3])}")
 
 
-@pytest.mark.parametrize(("document", "arguments"), list(commands()))
+@pytest.mark.parametrize(("block", "arguments"), list(commands()))
 def test_commands_are_understood(
-    document: str, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    block: Block,
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each parses; and ``check`` finds nothing wrong with the configuration of each ``run``."""
-    assert callable(parser().parse_args(arguments).command), document
+    if {"--help", "--version"} & {*arguments}:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            parser().parse_args(arguments)
+        return
+    assert callable(parser().parse_args(arguments).command), block
     if arguments[0] == "run":
+        monkeypatch.chdir(tmp_path)
+        for one in blocks(block.document):
+            if name := one.said.get("file"):
+                (tmp_path / name).write_text(one.text)
         authority = tmp_path / "ca.pem"
         authority.touch()
         given = [word.replace("/etc/ca.pem", str(authority)) for word in arguments[1:]]
         assert main(["check", *given]) == 0, capsys.readouterr().err
 
 
-def test_the_example_configuration_is_valid(tmp_path: Path) -> None:
-    """The guide's YAML loads, but for the certificate that it names."""
-    blocks = _BLOCK.findall((ROOT / "docs" / "guide.md").read_text())
-    (text,) = [block for language, block in blocks if language == "yaml" and "sinks:" in block]
-    authority = tmp_path / "ca.pem"
-    authority.touch()
-    file = tmp_path / "config.yaml"
-    file.write_text(text.replace("/etc/flow-exporter/ca.pem", str(authority)))
-    config = load(file, {}, {})
-    assert [sink.type for sink in config.sinks] == ["grpc"]
-    assert set(yaml.safe_load(text)) <= set(type(config).model_fields)
+def flags() -> set[str]:
+    """Every flag of every command."""
+    (commands_,) = (a.choices for a in parser()._actions if isinstance(a, _SubParsersAction))
+    every = [parser(), *commands_.values()]
+    return {flag for one in every for action in one._actions for flag in action.option_strings}
+
+
+@pytest.mark.parametrize("document", _OURS, ids=name_of)
+def test_flags_exist(document: Path) -> None:
+    """What is written as a flag of ours in the text is one."""
+    spans = re.findall(r"`([^`]+)`", prose(document))
+    # Others' commands in the text begin with their names: ``nfcapd -w flows``.
+    ours = [s for s in spans if s.startswith(("--", "flow-exporter ", "run ", "observe ", "top "))]
+    told = {flag for span in ours for flag in _FLAG.findall(span)}
+    # Of other programs, which a block of the page runs.
+    lines = [line for block in blocks(document) for line in block.text.splitlines()]
+    others = {flag for one in lines if "flow-exporter" not in one for flag in _FLAG.findall(one)}
+    assert told - flags() - _OTHERS - {"--from-", "--to-"} - others == set()
+
+
+def section_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Models that a field may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for one in get_args(annotation):
+        yield from section_of(one)
+
+
+def is_key(models: Sequence[type[BaseModel]], path: Sequence[str]) -> bool:
+    """Whether one of the models has such a key."""
+    first, *rest = path
+    for model in models:
+        for name, field in model.model_fields.items():
+            if first in (name, field.alias):
+                below = list(section_of(field.annotation))
+                if not rest or not below or is_key(below, rest):
+                    return True
+    return False
+
+
+_TOP = ("capture", "dedupe", "enrich", "metrics", "agent", "spool", "queue", "retry", "rotate")
+
+
+@pytest.mark.parametrize("document", _OURS, ids=name_of)
+def test_keys_and_variables_exist(document: Path) -> None:
+    """Keys of the configuration that the text names exist, as do environment variables."""
+    text = prose(document)
+    keys = re.findall(rf"`((?:{'|'.join(_TOP)})(?:\.[a-z_]+)+)`", text)
+    names = re.findall(rf"\b{ENV_PREFIX}([A-Z_]+)", document.read_text())
+    paths = [key.split(".") for key in keys] + [name.lower().split("__") for name in names]
+    assert [path for path in paths if not is_key([Config, *CONFIGS], path)] == []
+
+
+def test_wrong_keys_are_found() -> None:
+    """The rule is no rubber stamp."""
+    assert is_key([Config], ["capture", "drain_interval"])
+    assert not is_key([Config], ["capture", "drain_intervall"])
+    assert is_key([Config, *CONFIGS], ["queue", "rows"])
+    assert "--drain-interval" in flags()
+    assert "--drain-intervall" not in flags()
 
 
 def configurations() -> Iterator[Any]:
     """YAML blocks of the documents that are an agent's configuration."""
     for document in DOCUMENTS:
-        for language, block in _BLOCK.findall(document.read_text()):
-            if language == "yaml" and set(yaml.safe_load(block)) <= set(Config.model_fields):
-                yield pytest.param(block, id=f"{name_of(document)}:{block.split(':')[0]}")
+        for block in blocks(document):
+            if block.language == "yaml" and is_configuration(block.text):
+                yield pytest.param(block.text, id=str(block))
+
+
+def is_configuration(text: str) -> bool:
+    """Whether all of its keys are an agent's."""
+    (first, *others) = yaml.safe_load_all(text)
+    return not others and isinstance(first, dict) and set(first) <= set(Config.model_fields)
 
 
 @pytest.mark.parametrize("text", list(configurations()))
@@ -88,6 +215,21 @@ def test_configurations_are_valid(text: str, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(re.sub(r"/etc/[a-z/-]+\.pem", str(authority), text))
     assert load(file, {}, {}).model_fields_set >= set(yaml.safe_load(text)) - {"sinks"}
+
+
+@pytest.mark.parametrize("name", ["flows.svg", "flows-dark.svg"])
+def test_the_picture_is_of_this_table(name: str) -> None:
+    """It has the headings that the table has today, and asks no server for a font."""
+    shown = (_DOCS / name).read_text()
+    batch = replace(make_batch(Row()), window=Window(1, 2_000_000_001))
+    headings = [str(column.header) for column in render(batch, 2).columns]
+    assert [heading for heading in headings if heading.replace(" ", "&#160;") not in shown] == []
+    assert "url(http" not in shown
+
+
+def test_make_test_is_there() -> None:
+    """What no test can run, being the whole suite, is a target of the Makefile."""
+    assert re.search(r"^test: test-setup lint$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 def cells(heading: str) -> list[list[str]]:

@@ -9,6 +9,7 @@ import runpy
 import shutil
 import socket
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kafka.errors import KafkaError
 
 from tests.certificates import Authority
 from tests.conftest import missing
+from tests.e2e.net import Netns
 from tests.servers import Server, free_port, free_ports
 
 _ROOT = Path(__file__).parents[2]
@@ -62,21 +64,27 @@ class Broker(Server):
 
     Args:
         directory: Of its data, its log and its certificates.
+        netns: Where it runs; here if ``None``.
+        plain: Port of the listener without TLS; a free one if 0.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, netns: Netns | None = None, plain: int = 0) -> None:
         if not (jars := _jars()):
             missing("Apache Kafka's jars: run tools/setup-tests.sh")
         if shutil.which("java") is None:
             missing("java, to run Apache Kafka")
         self.directory = directory
+        self._netns = netns
         self.authority = Authority(directory)
         names = [*LISTENERS, "controller"]
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.ports["plain"] = plain or self.ports["plain"]
         self.java = ["java", "-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
                       "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
                       "-cp", f"{jars}/*"]  # fmt: skip
-        super().__init__(_kafka(self.java), directory / "broker.log", directory)
+        command = _kafka(self.java)
+        command = netns.command(*command) if netns else command
+        super().__init__(command, directory / "broker.log", directory)
         self._configure()
         scram = [
             word
@@ -109,10 +117,11 @@ class Broker(Server):
 
     def _is_ready(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.ports["plain"]), 1):
-                pass
-            with self.admin() as admin:
-                admin.list_topics()
+            with self._netns.entered() if self._netns else nullcontext():
+                with socket.create_connection(("127.0.0.1", self.ports["plain"]), 1):
+                    pass
+                with self.admin() as admin:
+                    admin.list_topics()
         except (OSError, KafkaError):
             return False
         return True

@@ -54,6 +54,7 @@ class Otelcol(Server):
         receivers: Name of each -> settings for both of its protocols, as the Collector has them.
         extensions: Likewise.
         exporter: ``file``, or ``debug``, which only counts.
+        listeners: Ports of each receiver; free ones if ``None``.
     """
 
     def __init__(
@@ -63,10 +64,13 @@ class Otelcol(Server):
         receivers: Mapping[str, Mapping[str, Any]] | None = None,
         extensions: Mapping[str, Any] | None = None,
         exporter: str = "file",
+        *,
+        listeners: Mapping[str, Listener] | None = None,
     ) -> None:
         receivers = {"plain": {}} if receivers is None else receivers
         ports = iter(free_ports(2 * len(receivers)))
-        self.listeners = {name: Listener(next(ports), next(ports)) for name in receivers}
+        free = {name: Listener(next(ports), next(ports)) for name in receivers}
+        self.listeners = free if listeners is None else dict(listeners)
         self._output = directory / "otelcol.jsonl"
         self._output.touch()
         config = directory / "otelcol.yaml"
