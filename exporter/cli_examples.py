@@ -93,7 +93,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("of all groups, once", "lag --brokers kafka:9092 --topic network-flows"),
         (
             "for Prometheus",
-            "lag --brokers kafka:9092 --topic network-flows \\\n    --metrics-address 127.0.0.1:9101",
+            (
+                "lag --brokers kafka:9092 --topic network-flows \\\n"
+                "    --metrics-address 127.0.0.1:9101"
+            ),
         ),
     ),
     "kube-cache": _some(

@@ -55,7 +55,6 @@ COMPOSITION = (
     "observe_remote",
     "observe_server",
     "doctor_facts",
-    "observe",
     "page",
     "pipeline",
     "reload",
@@ -65,7 +64,7 @@ COMPOSITION = (
 )
 #: Modules beside the rooms that know little.
 OTHERS: dict[str, tuple[str, ...]] = {
-    "capabilities": ("errors",),
+    "capabilities": ("ebpf", "errors"),
     # For downstream consumers, who have neither sinks nor a kernel.
     "decode": ("_pb", "batch", "errors"),
     "netobserv": ("errors", "quantities"),

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from exporter import capabilities
 from exporter.config import Config, load
 from exporter.reload import plan
 from tests.arch.source import ROOT
@@ -264,7 +265,6 @@ def test_commands_in_the_documents() -> None:
 
 def test_privileges_are_those_that_the_agent_knows(tmp_path: Path) -> None:
     """Of each feature alone: the agent's own table has the same."""
-    capabilities = pytest.importorskip("exporter.capabilities", reason="no table of them yet")
     given: dict[str, Values] = {
         "run": {},
         "capture.netns": {"capture": {"netns": ["a"]}},
@@ -436,3 +436,22 @@ def test_the_cache_keeps_what_agents_add() -> None:
     assert "--labels=app,example.com/tier" in arguments
     assert "--annotations=owner" in arguments
     assert "--owners=watch" in arguments
+
+
+def test_dashboards_have_their_labels(tmp_path: Path) -> None:
+    """The preset gives flow metrics every label that the boards ask for, once all is turned on."""
+    wanted = yaml.safe_load((CHART / "presets-dashboards.yaml").read_text())["sinks"]
+    config = loaded(
+        {
+            "presets": ["prometheus"],
+            "geoip": {"hostPath": "/usr/share/GeoIP", "databases": ["a.mmdb"]},
+            "config": {"enrich": {"networks": {"cidrs": {"private": ["10.0.0.0/8"]}}}},
+        },
+        tmp_path,
+    )
+    sinks: list[Any] = list(config.sinks)
+    for one in wanted:
+        assert any(
+            set(one["labels"]) <= set(sink.labels) and one.get("schema", "otel") == sink.schema_name
+            for sink in sinks
+        ), one["name"]

@@ -22,6 +22,7 @@
 {{- if or $.Values.kubernetes.enabled (not (contains "_k8s_" .)) }}{{ $labels = append $labels . }}{{ end -}}
 {{- end -}}
 {{- if .Values.geoip.databases }}{{ $labels = concat $labels .Values.geoip.labels }}{{ end -}}
+{{- if dig "enrich" "networks" "" .Values.config }}{{ $labels = concat $labels (list "src_network_name" "dst_network_name") }}{{ end -}}
 {{- with .Values.prometheus -}}
 name: prometheus
 type: prometheus
