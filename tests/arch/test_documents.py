@@ -33,7 +33,7 @@ _OURS = [
 ]
 #: Flags of other programs that the text tells of.
 _OTHERS = {"--no-install-recommends", "--port", "--help"}
-_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 _URL = re.compile(r"https://[a-z0-9.-]+\.[a-z]+(?:/[^\s]*)?")
 
 
