@@ -312,6 +312,7 @@ _CHANGES: dict[str, Mapping[str, Any]] = {
     "dedupe": {"dedupe": {"mode": "mark"}},
     "agent": {"agent": {"name": "other"}},
     "metrics": {"metrics": {"otlp_interval": 5}},
+    "observe": {"observe": {"address": "127.0.0.1:4244"}},
     "spool": {"spool": {"directory": "/var/spool/y"}},
 }
 
