@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from exporter.ebpf import features
 from exporter.ebpf.errors import FeatureMissing
 from tests.e2e.net import Network
+
+# A shell that starts the tests in the background has them ignore SIGINT, and all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Tests below these directories load programs into the kernel.
 _PRIVILEGED = ("kernel", "e2e")
