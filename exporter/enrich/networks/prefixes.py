@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.batch.attributes import EndAttribute, Value
+from exporter.batch.group import places
 from exporter.enrich.base import Addresses, Found
 from exporter.enrich.chosen import chosen
 
@@ -75,10 +76,8 @@ class _Ranges(NamedTuple):
         return found
 
     def find_numbers(self, addresses: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        """As :meth:`find`; searching for numbers in order takes less than half, text does not."""
-        order = np.argsort(addresses)
-        found = np.empty(len(addresses), np.uint32)
-        found[order] = self.find(addresses.take(order))
+        """As :meth:`find`; text is not faster in order."""
+        found: NDArray[np.uint32] = self.numbers[places(self.starts, addresses, "right") - 1]
         return found
 
 
