@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.bench_pipeline import collector
 from benchmarks.report import Table, median, spread
 from tests.e2e.agent import Agent
-from tests.e2e.net import End, Network, neighbour, no_offload, plug
+from tests.e2e.net import End, Network, neighbour, no_offload, plug, switch_on
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 _DRAINS = 4
@@ -73,8 +73,7 @@ def _pair() -> Iterator[End]:
         plug(near, far)
         no_offload(near)
         near.netns.ip("addr", "add", "192.0.2.1/24", "dev", "va")
-        for end in (near, far):
-            end.netns.ip("link", "set", end.device, "up")
+        switch_on(near, far)
         neighbour(near, "192.0.2.2", far.netns.mac("vb"))
         near.netns.ip("route", "add", "10.0.0.0/8", "via", "192.0.2.2")
         yield near

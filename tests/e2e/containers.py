@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
-from tests.e2e.net import End, Netns, ip
+from tests.e2e.net import End, Netns, ip, switch_on
 
 
 @contextmanager
@@ -90,5 +90,4 @@ def wire(host: End, index: int, inner: End, inner_index: int) -> None:
         "link", "add", host.device, "index", str(index), "netns", host.netns.name, "type", "veth",
         "peer", "name", inner.device, "index", str(inner_index), "netns", inner.netns.name,
     )  # fmt: skip
-    for end in (host, inner):
-        end.netns.ip("link", "set", end.device, "up")
+    switch_on(host, inner)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.ebpf.netns import entered
+from tests.patience import wait_until
 
 _numbers = itertools.count()
 
@@ -137,6 +138,11 @@ class End:
     def counters(self) -> Counters:
         return self.netns.counters(self.device)
 
+    def sends(self) -> bool:
+        """It has a carrier, and the queue that the kernel gives it for that."""
+        link = self.netns.link(self.device)
+        return "LOWER_UP" in link["flags"] and link["qdisc"] != "noop"
+
 
 Addresses = tuple[Sequence[str], Sequence[str]]
 
@@ -166,10 +172,24 @@ def connect(one: End, other: End, addresses: Addresses = ((), ())) -> None:
         for address in own:
             nodad = ("nodad",) if ":" in address else ()
             end.netns.ip("addr", "add", address, "dev", end.device, *nodad)
-        end.netns.ip("link", "set", end.device, "up")
+    switch_on(one, other)
     for end, peer, theirs in ((one, other, addresses[1]), (other, one, addresses[0])):
         for address in theirs:
             neighbour(end, address.split("/")[0], peer.netns.mac(peer.device))
+
+
+def switch_on(*ends: End) -> None:
+    """
+    Bring devices up that have a carrier when all of them are, and wait until they send.
+
+    The kernel gives a device its queue when a worker of its own has seen the carrier. Until then
+    what is sent has passed the egress hook and is thrown away behind it, and no counter of the
+    device has it.
+    """
+    for end in ends:
+        end.netns.ip("link", "set", end.device, "up")
+    for end in ends:
+        wait_until(end.sends, f"{end.device} sends")
 
 
 def disconnect(end: End) -> Counters:

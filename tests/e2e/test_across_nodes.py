@@ -17,7 +17,7 @@ from tests.e2e import traffic
 from tests.e2e.agent import Agent, wait_until
 from tests.e2e.broker import Broker
 from tests.e2e.clickhouse import FILES, ClickHouse
-from tests.e2e.net import End, Netns, Network, neighbour, no_offload, plug
+from tests.e2e.net import End, Netns, Network, neighbour, no_offload, plug, switch_on
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.test_exact import listen
 from tests.e2e.topic import read
@@ -38,9 +38,10 @@ class Lan:
     def bring_up(self) -> None:
         """From now on packets pass: no others than the test's."""
         macs = {address: end.netns.mac(end.device) for address, end in self.hosts.items()}
+        ports = [End(self.switch, f"p-{end.device}") for end in self.hosts.values()]
+        switch_on(*self.hosts.values(), *ports, End(self.switch, "br0"))
         for address, end in self.hosts.items():
             end.netns.ip("addr", "add", f"{address}/24", "dev", end.device)
-            end.netns.ip("link", "set", end.device, "up")
             self.switch.run("bridge", "fdb", "replace", macs[address], "dev", f"p-{end.device}",
                             "master", "static")  # fmt: skip
             for other, mac in macs.items():
@@ -53,7 +54,6 @@ def lan(network: Network) -> Lan:
     switch = network.namespace("switch")
     switch.quiet()
     switch.ip("link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
-    switch.ip("link", "set", "br0", "up")
     hosts = {}
     for address, device in ((A, "ea"), (B, "eb"), (C, "ec")):
         host = End(network.namespace(device), device)
@@ -61,7 +61,7 @@ def lan(network: Network) -> Lan:
         port = End(switch, f"p-{device}")
         plug(host, port)
         no_offload(host)
-        switch.ip("link", "set", port.device, "master", "br0", "up")
+        switch.ip("link", "set", port.device, "master", "br0")
         hosts[address] = host
     return Lan(switch, hosts)
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e import traffic
 from tests.e2e.agent import Agent
-from tests.e2e.net import End, Netns, Network, neighbour, plug
+from tests.e2e.net import End, Netns, Network, neighbour, plug, switch_on
 
 OVERLAY = {"c1": "10.8.0.1", "c2": "10.8.0.2", "c3": "10.8.0.3", "remote": "10.8.0.9"}
 HOST, REMOTE = "192.0.2.1", "192.0.2.2"
@@ -58,15 +58,14 @@ def bring_up(host: Host) -> None:
     host.netns.ip("addr", "add", f"{HOST}/24", "dev", "u0")
     host.remote.ip("addr", "add", f"{REMOTE}/24", "dev", "u1")
     host.remote.ip("addr", "add", f"{OVERLAY['remote']}/24", "dev", "vx0")
-    for device in ("u0", "br0", "v1", "v2", "v3", "vx0"):
-        host.netns.ip("link", "set", device, "up")
-    for device in ("u1", "vx0"):
-        host.remote.ip("link", "set", device, "up")
+    ends = [End(host.netns, device) for device in ("u0", "br0", "v1", "v2", "v3", "vx0")]
+    ends += [End(host.remote, device) for device in ("u1", "vx0")]
+    ends += [End(container, "eth0") for container in host.containers.values()]
+    switch_on(*ends)
     macs = {name: c.mac("eth0") for name, c in host.containers.items()}
     macs["remote"] = host.remote.mac("vx0")
     for name, container in host.containers.items():
         container.ip("addr", "add", f"{OVERLAY[name]}/24", "dev", "eth0")
-        container.ip("link", "set", "eth0", "up")
         for other, address in OVERLAY.items():
             if other != name:
                 neighbour(End(container, "eth0"), address, macs[other])
@@ -232,8 +231,7 @@ def test_a_flow_that_changes_its_way(network: Network, tmp_path: Path) -> None:
         one.ip("addr", "add", "10.7.0.2/32", "dev", "lo")
         for number, (near, far) in enumerate(paths):
             near.netns.ip("addr", "add", f"10.7.{number + 1}.1/24", "dev", near.device)
-            near.netns.ip("link", "set", near.device, "up")
-            far.netns.ip("link", "set", far.device, "up")
+            switch_on(near, far)
             neighbour(near, f"10.7.{number + 1}.2", far.netns.mac(far.device))
         for turn in range(6):
             via, device = f"10.7.{turn % 2 + 1}.2", f"p{turn % 2}"

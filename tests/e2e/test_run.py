@@ -27,7 +27,7 @@ from scapy.layers.l2 import Ether
 from tests.e2e import traffic
 from tests.e2e.agent import PROGRAM, Agent, wait_until
 from tests.e2e.collector import Collector
-from tests.e2e.net import End, Netns, Network, connect, plug
+from tests.e2e.net import End, Netns, Network, connect, plug, switch_on
 from tests.e2e.test_exact import ADDRESSES, V4, pair
 from tests.e2e.test_ledger import assert_nothing_left
 from tests.kernel.hooks import quiet_pair, send
@@ -194,7 +194,7 @@ def test_interfaces_come_go_and_are_renamed(network: Network, tmp_path: Path) ->
             wait_until(partial(agent.says, f"observing {name} "), f"{name} is observed")
         hub.ip("link", "set", "z0", "down")
         hub.ip("link", "set", "z0", "name", "x1")
-        hub.ip("link", "set", "x1", "up")
+        switch_on(End(hub, "x1"))
         wait_until(partial(agent.says, "observing x1 "), "x1 is observed")
         hub.ip("link", "add", "bridge", "type", "bridge")
         hub.ip("link", "set", "x0", "master", "bridge")

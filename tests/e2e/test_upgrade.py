@@ -22,7 +22,7 @@ from tests.arch.source import ROOT
 from tests.e2e import traffic
 from tests.e2e.agent import PROGRAM, Agent, wait_until
 from tests.e2e.collector import Collector
-from tests.e2e.net import End, Netns, Network, connect, disconnect, plug
+from tests.e2e.net import End, Netns, Network, connect, disconnect, plug, switch_on
 from tests.e2e.test_exact import ADDRESSES, V4, pair
 from tests.kernel.bpffs import bpffs
 
@@ -246,7 +246,7 @@ def test_what_was_not_delivered_is_counted(network: Network, tmp_path: Path, pin
             first.wait_drained()
             collector.kill()
             before = disconnect(one)
-            one.netns.ip("link", "set", one.device, "up")
+            switch_on(one)
             one.netns.ip("neigh", "replace", V4[1], "lladdr", other.netns.mac(other.device),
                          "dev", one.device, "nud", "permanent")  # fmt: skip
             udp(one.netns, 2000)

@@ -24,7 +24,7 @@ from tests.documents import ROOT
 from tests.e2e.agent import PROGRAM
 from tests.e2e.broker import Broker
 from tests.e2e.collector import Collector
-from tests.e2e.net import End, Netns, Network, plug
+from tests.e2e.net import End, Netns, Network, plug, switch_on
 from tests.e2e.otelcol import Listener, Otelcol
 from tests.patience import wait_until
 from tests.servers import Server
@@ -56,14 +56,14 @@ class Village:
             (self.database, "veth-db", DATABASE),
         ):
             plug(End(self.host, device), End(netns, "eth0"))
-            self.host.ip("link", "set", device, "master", "br0", "up")
+            self.host.ip("link", "set", device, "master", "br0")
             netns.ip("address", "add", f"{address}/24", "dev", "eth0")
-            netns.ip("link", "set", "eth0", "up")
+            switch_on(End(self.host, device), End(netns, "eth0"))
         plug(End(self.host, "eth0"), End(self.outside, "eth0"))
         for netns, address in ((self.host, OUTSIDE), (self.outside, NEIGHBOUR)):
             netns.ip("address", "add", f"{address}/24", "dev", "eth0")
-            netns.ip("link", "set", "eth0", "up")
-        self.host.ip("link", "set", "br0", "up")
+        ends = [End(netns, "eth0") for netns in (self.host, self.outside)]
+        switch_on(*ends, End(self.host, "br0"))
 
     @contextmanager
     def busy(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.batch.record import FlowRecord
 from tests.e2e.agent import wait_until
-from tests.e2e.net import End, Network, connect, plug
+from tests.e2e.net import End, Network, connect, plug, switch_on
 from tests.kernel.devices import WireGuardKey, add
 from tests.kernel.hooks import flows, quiet_pair, send, watching
 
@@ -72,7 +72,7 @@ def test_geneve(network: Network) -> None:
     tunnels = []
     for end, name, remote in ((one, "ga", OUTER[1]), (other, "gb", OUTER[0])):
         made = add(end.netns, name, "type", "geneve", "id", "42", "remote", remote)
-        made.netns.ip("link", "set", name, "up")
+        switch_on(made)
         tunnels.append(made)
     here, there = tunnels
     frames = [frame(1000 + number % 3, 5 * number) for number in range(90)]
@@ -105,7 +105,7 @@ def test_a_vlan_device(network: Network) -> None:
     for end in (one, other):
         name = f"{end.device}.7"
         made = add(end.netns, name, "link", end.device, "type", "vlan", "id", "7")
-        made.netns.ip("link", "set", name, "up")
+        switch_on(made)
         vlans.append(made)
     frames = [frame(1000, size) for size in range(40)]
     octets = sum(map(len, frames))
@@ -126,7 +126,7 @@ def test_a_dummy_device(network: Network) -> None:
     netns = network.namespace("a")
     netns.quiet()
     dummy = add(netns, "d0", "type", "dummy")
-    netns.ip("link", "set", "d0", "up")
+    switch_on(dummy)
     frames = [frame(1000, size) for size in range(100)]
     with watching(dummy) as fetcher:
         before = dummy.counters()
@@ -166,7 +166,7 @@ def test_wireguard(network: Network) -> None:
     for number, tunnel in enumerate(tunnels):
         _peer(tunnel, keys[number], keys[1 - number], number)
         tunnel.netns.ip("addr", "add", f"{INNER[number]}/24", "dev", tunnel.device)
-        tunnel.netns.ip("link", "set", tunnel.device, "up")
+        switch_on(tunnel)
     sizes = range(60)
     before = ends[0].counters()
     with (

@@ -17,7 +17,7 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 
 from exporter.capture.fetcher import FlowFetcher, NetworkInterface
-from tests.e2e.net import End, Network, veth
+from tests.e2e.net import End, Network, switch_on, veth
 from tests.kernel.hooks import flows, quiet_pair, send, send_in_pieces, watching
 from tests.kernel.loader import both_loaders, config
 
@@ -129,7 +129,7 @@ def tunnel_device(end: End, *, tap: bool, offload: bool = False) -> Iterator[int
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         fcntl.ioctl(fd, tunsetiff, struct.pack("16sH22x", end.device.encode(), flags))
     try:
-        end.netns.ip("link", "set", end.device, "up")
+        switch_on(end)
         yield fd
     finally:
         os.close(fd)
