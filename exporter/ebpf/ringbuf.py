@@ -89,30 +89,37 @@ class RingBuffer:
                 was given.
             OSError: If the data cannot be mapped.
         """
-        dtype = self._dtype
-        if dtype is None:
-            raise ValueError("records of a ring buffer without a dtype are read one by one")
         with self._lock:
-            consumed = self._consumer.load()
-            waiting = (self._producer.load() - consumed) // dtype.itemsize
-            records: NDArray[Any] | None = np.empty(0, dtype["record"])
-            if waiting:
-                with self._data() as (data, base):
-                    offset = base + (consumed & (self.size - 1))
-                    # A view may not outlive the mapping: it lives in the call.
-                    records, complete = _copy(np.frombuffer(data, dtype, waiting, offset))
-                if records is not None:
-                    self._consumer.store(consumed + complete * dtype.itemsize)
-            if records is None:
-                raise ValueError(
-                    f"a record in the ring buffer is not {dtype['record'].itemsize} octets long"
-                )
+            records, end = self._read(self._consumer.load())
+            self._consumer.store(end)
             if self._pending:
                 # follow() was left early: they come first.
-                earlier = np.frombuffer(b"".join(self._pending), dtype["record"])
+                earlier = np.frombuffer(b"".join(self._pending), records.dtype)
                 self._pending.clear()
                 records = np.concatenate([earlier, records])
         return records
+
+    def peek(self, after: int = 0) -> tuple[NDArray[Any], int]:
+        """
+        As :meth:`read`, but all of it stays in the ring, and is read again, until :meth:`release`.
+
+        Args:
+            after: The position of another consumer, who had released less than it had read: not
+                the records before that.
+
+        Returns:
+            The records, and the position behind the last of them.
+
+        Raises:
+            ValueError, OSError: As :meth:`read`.
+        """
+        with self._lock:
+            return self._read(max(self._consumer.load(), after))
+
+    def release(self, position: int) -> None:
+        """Make room: what is before a position that :meth:`peek` returned is not needed."""
+        with self._lock:
+            self._consumer.store(max(self._consumer.load(), position))
 
     def take(self) -> list[bytes]:
         """
@@ -195,6 +202,24 @@ class RingBuffer:
         fd, shared, readable = self._ring.fd, mmap.MAP_SHARED, mmap.PROT_READ
         with mmap.mmap(fd, octets, shared, readable, offset=page) as data:
             yield data, page
+
+    def _read(self, consumed: int) -> tuple[NDArray[Any], int]:
+        """The complete records from a position on, and the position behind them."""
+        dtype = self._dtype
+        if dtype is None:
+            raise ValueError("records of a ring buffer without a dtype are read one by one")
+        waiting = (self._producer.load() - consumed) // dtype.itemsize
+        if not waiting:
+            return np.empty(0, dtype["record"]), consumed
+        with self._data() as (data, base):
+            offset = base + (consumed & (self.size - 1))
+            # A view may not outlive the mapping: it lives in the call.
+            records, complete = _copy(np.frombuffer(data, dtype, waiting, offset))
+        if records is None:
+            raise ValueError(
+                f"a record in the ring buffer is not {dtype['record'].itemsize} octets long"
+            )
+        return records, consumed + complete * dtype.itemsize
 
     def _take(self) -> list[bytes]:
         consumed = self._consumer.load()

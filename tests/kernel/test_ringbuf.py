@@ -70,6 +70,36 @@ def test_bulk_and_single_agree(program: Path) -> None:
         assert sender.refused == 2 * (100 - 56)
 
 
+def test_peek_and_release(program: Path) -> None:
+    """
+    What was looked at stays and comes again, to a reader that comes later too, but for what it is
+    told to leave out; what is released makes room.
+    """
+    with sending(program, "send_ring") as sender:
+        ring = RingBuffer(sender.maps["ring"], event(64))
+        sender.send(20)
+        records, middle = ring.peek()
+        assert records["number"].tolist() == list(range(20))
+        sender.send(10)
+        records, end = ring.peek()
+        assert records["number"].tolist() == list(range(30))
+        assert ring.used() == end == 30 * 72
+        with RingBuffer(sender.maps["ring"], event(64)) as later:
+            records, same = later.peek(after=middle)
+            assert (records["number"].tolist(), same) == (list(range(20, 30)), end)
+            assert later.peek(after=end)[0].tolist() == []
+        ring.release(middle)
+        ring.release(0)
+        assert ring.used() == 10 * 72
+        assert ring.read()["number"].tolist() == list(range(20, 30))
+        assert ring.used() == 0
+        # 56 have room: all of them again.
+        sender.send(60)
+        assert sender.refused == 4
+        assert len(ring.peek()[0]) == 56
+        ring.close()
+
+
 def test_bulk_wants_a_type(program: Path) -> None:
     """Without a dtype there is no bulk reading."""
     with (
