@@ -134,6 +134,20 @@ class Carried:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """
+    What the kernel still has of a drain that was read.
+
+    Args:
+        slot: The flow map: 0 none, 1 the first, 2 the second.
+        ring: Position in the ring buffer behind the last record that was read.
+    """
+
+    slot: int = 0
+    ring: int = 0
+
+
+@dataclass(frozen=True)
 class Balance:
     """
     The ledger at one moment. ``absent`` is what was published while there was no such sink;
@@ -260,6 +274,7 @@ class Ledger:
         self._last: KernelCounts | None = None
         self._final = False
         self._carried = Carried()
+        self._kept: Kept | None = None
 
     def carry(self, carried: Carried) -> None:
         """Go on where earlier agents ended."""
@@ -293,11 +308,30 @@ class Ledger:
         with self._lock:
             yield self
 
-    def book(self, drained: Totals, published: Totals, removed: Removed | None = None) -> None:
+    @property
+    def kept(self) -> Kept | None:
+        """Of the last drain that was booked with it. Only within a booking."""
+        return self._kept
+
+    def book(
+        self,
+        drained: Totals,
+        published: Totals,
+        removed: Removed | None = None,
+        kept: Kept | None = None,
+    ) -> None:
         """
         What a drain brought, what was passed on, and what became of the rest: if nothing is said of
         it, it was deduplicated away.
+
+        Args:
+            drained: Before deduplication.
+            published: Given to the sinks.
+            removed: What became of the rest.
+            kept: What the kernel has of all that is booked by now. Without it that is not booked
+                to the end: whoever comes after us reads it again.
         """
+        self._kept = kept or self._kept
         removed = removed or Removed(drained - published)
         self._drained += drained
         self._published += published

@@ -34,7 +34,7 @@ from exporter.fanout.router import Router
 from exporter.fanout.spool.spool import Spool
 from exporter.fanout.tap import Tap
 from exporter.fanout.worker import SinkWorker
-from exporter.ledger import Ledger, Removed
+from exporter.ledger import Kept, Ledger, Removed
 from exporter.reload import Plan, named
 from exporter.reload import plan as plan_reload
 from exporter.sinks.prometheus.deliver import FlowMetrics
@@ -84,6 +84,7 @@ class Pipeline:
             self.ledger,
         )
         self.tap = Tap()
+        self._keep_what_is_read()
         self._drains: Counter[str] = Counter()
 
     def start(self) -> None:
@@ -119,20 +120,38 @@ class Pipeline:
         """
         self._drains[reason.text] += 1
         try:
+            self._pass_on_inherited(reason)
             batch = self._drain.take(reason)
         except BpfError:
             self.watcher.turnover.failed()
             raise
         drained = batch.totals
-        batch = self._deduper.apply(batch)
-        deduplicated = drained - batch.totals
-        batch = self.enrichment.apply(batch)
-        batch, excluded = self._excluder.apply(batch)
+        batch, removed = self._refine(batch)
         self.watcher.turnover.drained()
-        self.router.publish(batch, drained, Removed(deduplicated, excluded))
-        self._settle()
+        self.router.publish(batch, drained, removed, self.fetcher.kept())
+        try:
+            self._settle()
+        finally:
+            self.fetcher.release()
         self.tap.publish(batch)
         return batch
+
+    def _pass_on_inherited(self, reason: FlowEndReason) -> None:
+        """What earlier agents left: it is given up when all of it is published."""
+        inherited = self._drain.take_inherited(reason)
+        for number, drained in enumerate(inherited, 1):
+            batch, removed = self._refine(drained)
+            last = number == len(inherited)
+            self.router.publish(batch, drained.totals, removed, Kept() if last else None)
+            self._settle()
+            self.tap.publish(batch)
+
+    def _refine(self, drained: FlowBatch) -> tuple[FlowBatch, Removed]:
+        """What is to be published of a drain, and what became of the rest."""
+        batch = self._deduper.apply(drained)
+        deduplicated = drained.totals - batch.totals
+        batch, excluded = self._excluder.apply(self.enrichment.apply(batch))
+        return batch, Removed(deduplicated, excluded)
 
     def stop(self) -> None:
         """
@@ -187,6 +206,7 @@ class Pipeline:
         self.enrichment.use(saying)
         self._excluder = excluder
         self.config = plan.config
+        self._keep_what_is_read()
         return plan
 
     def _worker(
@@ -199,6 +219,14 @@ class Pipeline:
         sink = make(config, added)
         return SinkWorker(sink, queue, config.retry, self._on_closed, self._settle)
 
+    def _keep_what_is_read(self) -> None:
+        """
+        With pins and a spool a kill at any moment loses nothing: the kernel has a drain until the
+        disk has it.
+        """
+        spools = any(self.config.spool_of(sink) for sink in self.config.sinks)
+        self.fetcher.keeps = self._store is not None and spools
+
     def _take_over(self) -> None:
         """From an agent that left its pins behind."""
         if self._store is not None:
@@ -209,7 +237,7 @@ class Pipeline:
         """Keep what the sinks need no more: a successor counts the rest as lost with us."""
         if self._store is not None:
             with self.ledger.booking():
-                self._store.settle(self.ledger.settled())
+                self._store.settle(self.ledger.settled(), self.ledger.kept)
 
     def flow_metrics(self) -> tuple[FlowMetrics, ...]:
         """Of the sinks whose metrics the agent's own address has."""

@@ -33,6 +33,23 @@ class Drain:
         self._last_ns = time.monotonic_ns()
         self.times = DrainTimes()
 
+    def take_inherited(self, reason: FlowEndReason) -> list[FlowBatch]:
+        """
+        What earlier agents' programs counted; see ``FlowFetcher.take_inherited``.
+
+        Args:
+            reason: Why records are cut now.
+
+        Returns:
+            Batches as of :meth:`take`, in the window of the drain to come.
+        """
+        offset = unix_offset_ns()
+        window = Window(self._last_ns + offset, time.monotonic_ns() + offset)
+        return [
+            replace(with_end_reason(batch, reason), window=window)
+            for batch in self._fetcher.take_inherited()
+        ]
+
     def take(self, reason: FlowEndReason) -> FlowBatch:
         """
         Everything counted since the last drain.

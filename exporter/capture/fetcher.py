@@ -13,13 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from numpy.typing import NDArray
 
 from exporter.abi.layout import FLOW_RECORD, FlowDirection
-from exporter.batch.batch import FlowBatch, concatenate
-from exporter.batch.build import accumulate
+from exporter.batch.batch import FlowBatch
 from exporter.capture.config import CaptureConfig, entry_octets
 from exporter.capture.dns import (
     NO_COPYING,
@@ -35,8 +36,8 @@ from exporter.capture.places import NamespaceNumbers, Spot
 from exporter.capture.reader import (
     FlowReader,
     counters_of,
+    flows_of,
     kernel_counts,
-    read_ring,
 )
 from exporter.capture.store import PinStore
 from exporter.ebpf import features
@@ -50,7 +51,7 @@ from exporter.ebpf.pressure import Pressure
 from exporter.ebpf.programs import Program
 from exporter.ebpf.ringbuf import RingBuffer
 from exporter.errors import CaptureError
-from exporter.ledger import KernelCounts
+from exporter.ledger import Kept, KernelCounts, Tally
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,16 @@ class Beside:
 NOTHING_BESIDE = Beside()
 
 
+@dataclass
+class _Retired:
+    """A flow map that was read and is not empty yet: the first or the second, and its keys."""
+
+    index: int
+    expected: int
+    keys: list[NDArray[Any]] = field(default_factory=list)
+    released: bool = False
+
+
 class FlowFetcher:
     """
     Counts flows in the kernel and hands them out.
@@ -141,7 +152,11 @@ class FlowFetcher:
         self._dns_ring: RingBuffer | None = None
         self._pressures: tuple[Pressure, ...] = ()
         self._reader: FlowReader | None = None
-        self._inherited: FlowBatch | None = None
+        self._inherited: list[FlowBatch] = []
+        #: Whether the kernel keeps what is read until :meth:`release`; from the next swap on.
+        self.keeps = False
+        self._retired: _Retired | None = None
+        self._ring_position = 0
 
     def __enter__(self) -> Self:
         self.open()
@@ -215,7 +230,7 @@ class FlowFetcher:
     def take_over(self, offset_ns: int = 0) -> None:
         """
         Once everything chosen is observed: end what earlier agents left behind on other interfaces,
-        and read what their programs counted. It is in the next :meth:`lookup_and_delete_map`.
+        and read what their programs counted, for :meth:`take_inherited`.
 
         Args:
             offset_ns: Added to the kernel's times; see ``batch.clock``.
@@ -229,6 +244,16 @@ class FlowFetcher:
         with self._lock:
             self.store.places.release_unclaimed(self.store.numbers)
             self._inherited = inherit(self.store, offset_ns)
+        if not self._inherited or self.store.is_crowded():
+            self.store.settle(Tally(), Kept())
+
+    def take_inherited(self) -> list[FlowBatch]:
+        """
+        What earlier agents' programs counted, once. Each is to be published by itself, before
+        anything else, and the last of them settled; see ``capture.inherit``.
+        """
+        inherited, self._inherited = self._inherited, []
+        return inherited
 
     def unregister(self, interface: NetworkInterface) -> None:
         """Stop observing an interface, which may be gone already. Counted flows stay."""
@@ -278,7 +303,8 @@ class FlowFetcher:
         Swap the flow maps and empty the retired one.
 
         Waits for an RCU grace period, after which no program writes to the retired map: no
-        increment falls between reading an entry and deleting it.
+        increment falls between reading an entry and deleting it. With :attr:`keeps` the entries
+        stay until :meth:`release`, and what was read and not released is read again.
 
         Args:
             offset_ns: Added to the kernel's times; see ``batch.clock``.
@@ -292,21 +318,25 @@ class FlowFetcher:
         Source: kernel/bpf/syscall.c maybe_wait_bpf_programs().
         """
         assert self._reader is not None, "open() comes first"
+        if self._retired is not None and self._retired.released:
+            self._empty(self._retired)
+        if self._retired is not None:
+            return self._copy(self._retired, offset_ns)
         if self.owners is not None:
             self.owners.read_ahead(self._map("flow_owner"))
         swap_ns = time.monotonic_ns()
         retired, expected = self._swap()
         if self.owners is not None:
             self.owners.read(self._map("flow_owner"), swap_ns, offset_ns)
-        batch = self._reader.empty(retired, expected, offset_ns)
-        inherited, self._inherited = self._inherited, None
-        if inherited is not None and len(inherited):
-            batch = accumulate(concatenate([inherited, batch]))
-        return batch
+        if self.keeps:
+            self._retired = _Retired(self._active ^ 1, expected)
+            return self._copy(self._retired, offset_ns)
+        return self._reader.empty(retired, expected, offset_ns)
 
     def read_ring_buffer(self, offset_ns: int = 0) -> FlowBatch:
         """
-        The packets that the flow map could not take, merged into flows.
+        The packets that the flow map could not take, merged into flows. With :attr:`keeps` they
+        stay in the ring buffer until :meth:`release`.
 
         Args:
             offset_ns: Added to the kernel's times; see ``batch.clock``.
@@ -315,7 +345,28 @@ class FlowFetcher:
             One row per flow and observation point.
         """
         assert self._ring is not None, "open() comes first"
-        return read_ring(self._ring, offset_ns)
+        if not self.keeps:
+            return flows_of(self._ring.read(), offset_ns)
+        records, self._ring_position = self._ring.peek()
+        return flows_of(records, offset_ns)
+
+    def kept(self) -> Kept:
+        """What the kernel has of what was read; for a successor, if that is settled."""
+        slot = 0 if self._retired is None else self._retired.index + 1
+        return Kept(slot, self._ring_position)
+
+    def release(self) -> None:
+        """
+        What was read is in safe hands: the kernel's copy goes.
+
+        Raises:
+            BpfError: If the kernel refuses. Tried again before the next swap.
+        """
+        assert self._ring is not None, "open() comes first"
+        self._ring.release(self._ring_position)
+        if self._retired is not None:
+            self._retired.released = True
+            self._empty(self._retired)
 
     def read_dns(self, offset_ns: int = 0) -> DnsPackets:
         """
@@ -393,6 +444,22 @@ class FlowFetcher:
         # Flows that begin between the two reads are in the retired map, too.
         late = self._flows_created() - created
         return retired, min(expected + late, self.capacity)
+
+    def _copy(self, retired: _Retired, offset_ns: int) -> FlowBatch:
+        """Read it, from the beginning."""
+        assert self._reader is not None, "open() comes first"
+        if self.store is not None:
+            self.store.read_with(offset_ns)
+        retired.keys.clear()
+        table = self._map(_FLOW_MAPS[retired.index])
+        return self._reader.copy(table, retired.expected, offset_ns, retired.keys)
+
+    def _empty(self, retired: _Retired) -> None:
+        """Delete what was read: all that is in it, for no program writes to it."""
+        while retired.keys:
+            self._map(_FLOW_MAPS[retired.index]).delete_batch(retired.keys[-1])
+            retired.keys.pop()
+        self._retired = None
 
     def _measured(self) -> tuple[Pressure, ...]:
         """The kernel fills these maps, so the sizes are asked for."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.abi.layout import FLOW_KEY, FLOW_STATS, FlowDirection
 from exporter.batch.batch import FlowBatch, concatenate
@@ -12,7 +14,6 @@ from exporter.batch.build import accumulate, allocate, empty_batch, fold_per_cpu
 from exporter.capture.layouts import OURS, Layout, convert
 from exporter.ebpf.cpus import possible_cpus
 from exporter.ebpf.maps import BatchCursor, Map
-from exporter.ebpf.ringbuf import RingBuffer
 from exporter.ledger import KernelCounts, Tally
 
 #: Octets of the buffer that a batch of per-CPU values is copied into. More rows a call gain
@@ -47,16 +48,41 @@ class FlowReader:
 
         Returns:
             One row per flow and observation point; of another layout, whose keys may say more than
-        ours, several.
+            ours, several.
 
         Raises:
             BpfError: If the kernel refuses. What was not read stays in the map.
         """
+        return self._read(retired.take_batch, expected, offset_ns)
+
+    def copy(
+        self, retired: Map, expected: int, offset_ns: int, keys: list[NDArray[Any]] | None = None
+    ) -> FlowBatch:
+        """
+        As :meth:`empty`, but everything stays in the map.
+
+        Args:
+            retired: A flow map.
+            expected: About how many flows it has.
+            offset_ns: Added to the kernel's times.
+            keys: Gets what ``delete_batch`` needs to empty it: arrays of shape (n,), its own keys.
+        """
+        return self._read(retired.lookup_batch, expected, offset_ns, keys)
+
+    def _read(
+        self,
+        read: Callable[[NDArray[Any], NDArray[Any], BatchCursor], int],
+        expected: int,
+        offset_ns: int,
+        kept: list[NDArray[Any]] | None = None,
+    ) -> FlowBatch:
         cursor = BatchCursor()
         # One allocation for all: batches of a batch would be copied together at the end.
         batch, filled = allocate(expected), 0
         while not cursor.done:
-            rows = retired.take_batch(self._keys, self._values, cursor)
+            rows = read(self._keys, self._values, cursor)
+            if kept is not None:
+                kept.append(self._keys[:rows].copy())
             if filled + rows > len(batch):
                 batch = concatenate([batch.take(slice(filled)), allocate(2 * filled + rows)])
             place = batch.take(slice(filled, filled + rows))
@@ -66,18 +92,17 @@ class FlowReader:
         return batch.take(slice(filled))
 
 
-def read_ring(ring: RingBuffer, offset_ns: int) -> FlowBatch:
+def flows_of(records: NDArray[Any], offset_ns: int) -> FlowBatch:
     """
     The packets that the flow map could not take, merged into flows.
 
     Args:
-        ring: Of flow records, of any layout.
+        records: From the ring buffer: shape (n,), the record of any layout.
         offset_ns: Added to the kernel's times; see ``batch.clock``.
 
     Returns:
         One row per flow and observation point.
     """
-    records = ring.read()
     if not len(records):
         return empty_batch()
     keys = convert(records["key"], FLOW_KEY)

@@ -3,7 +3,8 @@ What outlives the agent: a directory in bpffs with everything that the next one 
 
 ::
 
-    <pin>/state        what was carried over: counts of closed sets, packets settled and lost
+    <pin>/state        what was carried over: counts of closed sets, packets settled and lost, and
+                       what of the last set is settled although the kernel still has it
     <pin>/namespaces   number -> identity of a network namespace
     <pin>/points       observation point -> how a program is attached to it
     <pin>/fragments    shared by all sets
@@ -41,7 +42,7 @@ from exporter.ebpf.migration import Migration
 from exporter.ebpf.netns import OWN
 from exporter.ebpf.object import Object
 from exporter.errors import CaptureError
-from exporter.ledger import Carried, KernelCounts, Tally
+from exporter.ledger import Carried, Kept, KernelCounts, Tally
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,10 @@ _NO_PREALLOC = 1
 _COUNT = np.dtype([("name", "S32"), ("value", "<u8", 2)])
 _COUNTS = 48
 _OUTCOME = "outcome."
+#: Of earlier agents, at most.
+_MOST_SETS = 4
+#: Beside the counts: the set that something is kept of, and what.
+_KEPT_SET, _KEPT = "kept.set", "kept"
 #: The one value of ``state``. ``closed`` is the last set whose counts are in ``counts``.
 STATE = np.dtype(
     [
@@ -74,6 +79,10 @@ def _array(name: str, octets: int) -> MapSpec:
 
 _STATE_MAP = _array("state", STATE.itemsize)
 _LAYOUT_MAP = _array("layout", OCTETS)
+#: Unix time minus the kernel's, ns: what the retired map was last read with, and what the active
+#: one was first read with when its agent had ended; 0 if it was not.
+CLOCK = np.dtype([("retired", "<i8"), ("active", "<i8")])
+_CLOCK_MAP = _array("clock", CLOCK.itemsize)
 _NAMESPACES_MAP = MapSpec("namespaces", "hash", 4, NAMESPACE.itemsize, 1 << 17, _NO_PREALLOC)
 _POINTS_MAP = MapSpec("points", "hash", 8, POINT.itemsize, 1 << 17, _NO_PREALLOC)
 
@@ -121,6 +130,25 @@ class PinnedSet:
         """Whether it was ever attached: its maps are pinned before that."""
         return set(self.maps) == set(SET_MAPS)
 
+    def offset_ns(self, which: str, now_ns: int) -> int:
+        """
+        What to add to the times of its records, so that they are the same whoever reads them.
+
+        Args:
+            which: The map, a field of ``CLOCK``.
+            now_ns: For one that nobody has read, and for sets of versions that do not say.
+
+        Raises:
+            BpfError: If the kernel refuses.
+        """
+        with contextlib.suppress(PinMissing), pinning.open_map(self.path / _CLOCK_MAP.name) as kept:
+            clock = np.frombuffer(kept.lookup(_FIRST), CLOCK).copy()
+            if not clock[which][0]:
+                clock[which] = now_ns
+                kept.update(_FIRST, clock.tobytes())
+            return int(clock[which][0])
+        return now_ns
+
     def _read_layout(self) -> None:
         with pinning.open_map(self.path / "layout") as kept:
             text = kept.lookup(_FIRST)
@@ -155,6 +183,7 @@ class PinStore:
         self._earlier: list[Path] = []
         self._number = 0
         self._made: Path | None = None
+        self._clock: Map | None = None
         self._closed_through = 0
         self._programs: set[int] = set()
         self.path = Path(path)
@@ -162,6 +191,8 @@ class PinStore:
         self.carried = Carried()
         self.counts = KernelCounts()
         self._settled = Tally()
+        self._kept = Kept()
+        self._kept_set = 0
         self._places: Places | None = None
         self.numbers = NamespaceNumbers()
 
@@ -250,6 +281,8 @@ class PinStore:
             with pinning.create(_LAYOUT_MAP) as digest:
                 digest.update(_FIRST, OURS.dumps())
                 pinning.pin(digest, self._made / "layout")
+            self._clock = pinning.create(_CLOCK_MAP)
+            pinning.pin(self._clock, self._made / _CLOCK_MAP.name)
             for name in SET_MAPS:
                 pinning.pin(loaded.maps[name], self._made / name)
         except OSError as err:
@@ -264,6 +297,11 @@ class PinStore:
             pinning.pin(program, path)
             self._programs.add(program.info().id)
 
+    def read_with(self, offset_ns: int) -> None:
+        """The retired map of this set is being read, and what is added to its times."""
+        assert self._clock is not None, "publish() comes first"
+        self._clock.update(_FIRST, np.array((offset_ns, 0), CLOCK).tobytes())
+
     def drop_programs(self, number: int) -> None:
         """Unpin the programs of a namespace that is gone."""
         if self._made is not None:
@@ -277,39 +315,58 @@ class PinStore:
                 if found.complete:
                     yield found
 
+    def is_crowded(self) -> bool:
+        """
+        Whether so many agents were killed before they had published anything that their sets must
+        go now, for each is as large as ours. If we are killed like them, what was in them is lost,
+        and counted.
+        """
+        return len(self._earlier) >= _MOST_SETS
+
+    def kept_of(self, number: int) -> Kept:
+        """What is settled of an earlier set although it is still there."""
+        return self._kept if number == self._kept_set else Kept()
+
     def close_earlier(self, counts: KernelCounts, lost: Tally) -> None:
         """
-        Forget the earlier sets: they have been drained.
+        The earlier sets have been read. They are forgotten at the next :meth:`settle`: a successor
+        of an agent that is killed before that reads them again.
 
         Args:
             counts: All that they counted.
             lost: What earlier agents had read of them and did not deliver.
-
-        Raises:
-            BpfError: If the kernel refuses.
         """
         self.carried = replace(self.carried, lost=self.carried.lost + lost)
         self.counts += counts
-        self._closed_through = self._number - 1
-        # One write: from here on the sets are part of what is carried, and not before.
-        self._write()
-        for path in self._earlier:
-            pinning.remove(path)
-        self._earlier.clear()
 
-    def settle(self, settled: Tally) -> None:
+    def settle(self, settled: Tally, kept: Kept | None) -> None:
         """
         Keep what this agent has delivered, or dropped and counted, since it started.
+
+        Args:
+            settled: Of its own drains, what was in earlier sets included.
+            kept: What of that the kernel still has; ``None`` as long as not all of the earlier sets
+                is among it: nothing is kept then.
 
         Raises:
             BpfError: If the kernel refuses.
         """
-        if self.carried.settled + settled != self._settled:
-            self._settled = self.carried.settled + settled
-            self._write()
+        if kept is None:
+            return
+        state = (self.carried.settled + settled, kept, self._number, self._number - 1)
+        if state == (self._settled, self._kept, self._kept_set, self._closed_through):
+            return
+        self._settled, self._kept, self._kept_set, self._closed_through = state
+        # One write: from here on the sets are part of what is carried, and not before.
+        self._write()
+        while self._earlier:
+            pinning.remove(self._earlier.pop())
 
     def close(self) -> None:
         """Unlock. A set that nothing was attached with is removed again. Again is fine."""
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.close()
         made, self._made = self._made, None
         if made is not None and not self.places.used:
             pinning.remove(made)
@@ -328,7 +385,11 @@ class PinStore:
         state = np.frombuffer(self._maps["state"].lookup(_FIRST), STATE)[0]
         self._closed_through = int(state["closed"])
         self.carried = Carried(Tally(*map(int, state["settled"])), Tally(*map(int, state["lost"])))
-        self._settled, self.counts = self.carried.settled, _from_named(state["counts"])
+        named = _named(state["counts"])
+        self._settled, self.counts = self.carried.settled, _counts(named)
+        kept = named.get(_KEPT, Tally())
+        self._kept = Kept(kept.packets, kept.octets)
+        self._kept_set = named.get(_KEPT_SET, Tally()).packets
         links = self.path / "links"
         links.mkdir(mode=0o700, exist_ok=True)
         self._places = Places(self._maps["points"], links, self._programs)
@@ -383,7 +444,10 @@ class PinStore:
         state["closed"] = self._closed_through
         state["settled"] = self._settled.packets, self._settled.octets
         state["lost"] = self.carried.lost.packets, self.carried.lost.octets
-        state["counts"] = _to_named(self.counts)
+        state["counts"] = _to_named(
+            self.counts,
+            {_KEPT_SET: (self._kept_set, 0), _KEPT: (self._kept.slot, self._kept.ring)},
+        )
         # Copied by the kernel within one call: whoever is killed has written all of it or nothing.
         self._maps["state"].update(_FIRST, state.tobytes())
 
@@ -409,9 +473,10 @@ def locate(path: str) -> Path:
     return wanted
 
 
-def _to_named(counts: KernelCounts) -> NDArray[Any]:
+def _to_named(counts: KernelCounts, beside: Mapping[str, tuple[int, int]]) -> NDArray[Any]:
     """As ``state`` keeps them, shape (48,)."""
     numbers: dict[str, tuple[int, int]] = {
+        **beside,
         "seen": (counts.seen.packets, counts.seen.octets),
         "flows_created": (counts.flows_created, 0),
         "fragments_unmatched": (counts.fragments_unmatched, 0),
@@ -425,8 +490,11 @@ def _to_named(counts: KernelCounts) -> NDArray[Any]:
     return named
 
 
-def _from_named(named: NDArray[Any]) -> KernelCounts:
-    numbers = {row["name"].decode(): Tally(*map(int, row["value"])) for row in named if row["name"]}
+def _named(named: NDArray[Any]) -> dict[str, Tally]:
+    return {row["name"].decode(): Tally(*map(int, row["value"])) for row in named if row["name"]}
+
+
+def _counts(numbers: Mapping[str, Tally]) -> KernelCounts:
     return KernelCounts(
         seen=numbers.get("seen", Tally()),
         outcomes={

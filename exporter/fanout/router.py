@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from exporter.batch.batch import FlowBatch, Totals
 from exporter.fanout.worker import SinkWorker
-from exporter.ledger import Ledger, Removed
+from exporter.ledger import Kept, Ledger, Removed
 
 #: Seconds for what a sink is delivering when it is pointed elsewhere.
 _PATIENCE = 2.0
@@ -46,7 +46,13 @@ class Router:
                 worker.stop(0)
             raise
 
-    def publish(self, batch: FlowBatch, drained: Totals, removed: Removed | None = None) -> None:
+    def publish(
+        self,
+        batch: FlowBatch,
+        drained: Totals,
+        removed: Removed | None = None,
+        kept: Kept | None = None,
+    ) -> None:
         """
         Give a batch to every sink.
 
@@ -54,12 +60,13 @@ class Router:
             batch: What is passed on.
             drained: What the drain brought before deduplication.
             removed: What became of the rest; without it, it was deduplicated away.
+            kept: See :meth:`Ledger.book`.
         """
         with self._publishing:
             # To disk first: whoever asks for the balance does not wait for disks.
             places = [(worker.queue, worker.queue.store(batch)) for worker in self.workers]
             with self._ledger.booking():
-                self._ledger.book(drained, batch.totals, removed)
+                self._ledger.book(drained, batch.totals, removed, kept)
                 if len(batch):
                     for queue, number in places:
                         queue.put(batch, number)

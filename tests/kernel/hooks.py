@@ -35,8 +35,9 @@ def watching(*ends: End, ethernet: bool = True, **settings: Any) -> Iterator[Flo
 
 
 def take(fetcher: FlowFetcher) -> FlowBatch:
-    """Everything counted since the last time, points not set."""
-    return concatenate([fetcher.lookup_and_delete_map(), fetcher.read_ring_buffer()])
+    """Everything counted since the last time, by earlier agents too, points not set."""
+    parts = [*fetcher.take_inherited(), fetcher.lookup_and_delete_map()]
+    return concatenate([*parts, fetcher.read_ring_buffer()])
 
 
 def flows(fetcher: FlowFetcher) -> list[FlowRecord]:

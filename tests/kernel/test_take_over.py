@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 
 from exporter.abi.layout import FLOW_KEY, FLOW_STATS
-from exporter.batch.batch import Totals
+from exporter.batch.batch import FlowBatch, Totals
 from exporter.capture.config import CaptureConfig
 from exporter.capture.fetcher import FlowFetcher, Namespace, NetworkInterface
 from exporter.capture.places import NamespaceNumbers
 from exporter.capture.store import PinStore, unpin_all
 from exporter.ebpf import pinning
 from exporter.ebpf.cpus import possible_cpus
-from exporter.ebpf.errors import PinMissing
-from exporter.ebpf.maps import BatchCursor, MapSpec
+from exporter.ebpf.errors import BpfError, PinMissing
+from exporter.ebpf.maps import BatchCursor, Map, MapSpec
 from exporter.errors import CaptureError
 from exporter.ledger import Tally
 from tests.e2e.net import End, Network
 from tests.kernel.bpffs import bpffs
-from tests.kernel.hooks import quiet_pair, send, take
+from tests.kernel.hooks import quiet_pair, send, take, watching
 from tests.kernel.loader import both_loaders, chosen
 from tests.kernel.test_fetcher import frame
 
@@ -63,6 +63,12 @@ def carried(fetcher: FlowFetcher) -> tuple[Tally, Tally]:
     return fetcher.store.carried.settled, fetcher.store.carried.lost
 
 
+def settle(fetcher: FlowFetcher, packets: int) -> None:
+    """All that was taken is published, and so many packets of it wait for nobody."""
+    assert fetcher.store is not None
+    fetcher.store.settle(tally(packets), fetcher.kept())
+
+
 OCTETS = len(frame(1))
 
 
@@ -84,7 +90,8 @@ def test_nothing_was_read(network: Network, pins: Path, hook: str) -> None:
         batch = take(second)
         assert second.counts().seen == tally(43)
         assert carried(second) == (Tally(), Tally())
-    assert batch.totals == Totals(30, 43, 43 * OCTETS)
+    # The retired map is by itself.
+    assert batch.totals == Totals(8 + 30, 43, 43 * OCTETS)
     unpin_all(str(pins))
     assert "clsact" not in one.netns.run("tc", "qdisc", "show", "dev", one.device)
 
@@ -102,7 +109,7 @@ def test_from_either_loader_to_the_other(network: Network, pins: Path, hook: str
         send(one, *flows(3))
         batch = take(second)
         assert carried(second) == (Tally(), Tally())
-    assert batch.totals == Totals(8, 16, 16 * OCTETS)
+    assert batch.totals == Totals(8 + 3, 16, 16 * OCTETS)
 
 
 def test_killed_within_a_drain(network: Network, pins: Path) -> None:
@@ -126,8 +133,7 @@ def test_killed_within_a_drain(network: Network, pins: Path) -> None:
         assert batch.totals.packets + lost.packets == 410
         assert lost.packets >= 2 * rows
         assert lost.octets == lost.packets * OCTETS
-        assert second.store is not None
-        second.store.settle(Tally(batch.totals.packets, batch.totals.octets))
+        settle(second, batch.totals.packets)
     with life(pins, one) as third:
         assert carried(third) == (Tally(410, 410 * OCTETS) - lost, lost)
         assert len(take(third)) == 0
@@ -154,6 +160,7 @@ def test_killed_while_taking_over(network: Network, pins: Path) -> None:
         assert take(third).totals.packets == 10
         assert carried(third) == (Tally(), Tally())
         assert third.counts().seen == tally(10)
+        settle(third, 10)
     assert [path.name for path in (pins / "sets").iterdir()] == ["3"]
 
 
@@ -168,12 +175,162 @@ def test_killed_between_booking_and_removing(
         patch.setattr(pinning, "remove", lambda _: None)
         with life(pins, one) as second:
             assert take(second).totals.packets == 9
+            settle(second, 0)
     assert sorted(path.name for path in (pins / "sets").iterdir()) == ["1", "2"]
     with life(pins, one) as third:
         assert third.counts().seen == tally(9)
         assert carried(third)[1] == tally(9)
         assert len(take(third)) == 0
     assert [path.name for path in (pins / "sets").iterdir()] == ["3"]
+
+
+#: How far the last drain of an agent got that was killed.
+STEPS = ("swapped", "read", "settled", "ring released", "half emptied", "released", "next")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_within_a_drain_that_is_kept(network: Network, pins: Path, step: str) -> None:
+    """
+    Where the kernel keeps what is read, nothing is lost wherever the kill comes, and nothing that
+    was settled comes again: in the maps and in the ring buffer.
+    """
+    one, _ = quiet_pair(network)
+    with life(pins, one, max_flows=16) as first:
+        first.keeps = True
+        send(one, *flows(6))
+        assert take(first).totals.packets == 6
+        settle(first, 6)
+        first.release()
+        send(one, *flows(30, each=2))
+        assert first.counts().outcome("ring").packets > 0
+        if step == "swapped":
+            first._swap()
+        settled = 6
+        if step != "swapped":
+            assert take(first).totals.packets == 60
+        if STEPS.index(step) >= STEPS.index("settled"):
+            settled += 60
+            settle(first, settled)
+        if step in ("ring released", "half emptied"):
+            assert first._ring is not None
+            first._ring.release(first.kept().ring)
+        if step == "half emptied":
+            assert first._retired is not None
+            first._map(f"flow_stats_{'ab'[first._retired.index]}").delete_batch(
+                first._retired.keys[0][:7]
+            )
+        if step in ("released", "next"):
+            first.release()
+        send(one, *flows(9))
+        if step == "next":
+            assert take(first).totals.packets == 9
+        send(one, *flows(4))
+    for _ in range(2):
+        # Twice: one that is killed before it has published anything takes nothing along.
+        with life(pins, one) as later:
+            assert later.counts().seen == tally(6 + 60 + 9 + 4)
+            assert carried(later) == (tally(settled), Tally())
+            batches = [batch.totals.packets for batch in later.take_inherited()]
+            assert sum(batches) == 6 + 60 + 9 + 4 - settled
+    if step in ("read", "next"):
+        # What may have been delivered is by itself, and as it was, but for what was in the ring.
+        assert batches[0] == {"read": 32, "next": 9}[step]
+    with life(pins, one) as last:
+        rest = take(last).totals.packets
+        settle(last, rest)
+        assert carried(last) == (tally(settled), Tally())
+    with life(pins, one) as after:
+        assert carried(after) == (tally(6 + 60 + 9 + 4), Tally())
+        assert len(take(after)) == 0
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_times_are_the_same_whoever_reads_them(network: Network, pins: Path, known: bool) -> None:
+    """
+    The clock was set between: what was retired has the times that its own agent gave it, what was
+    counted after that those of the first who read it. Sets of a version that does not say have
+    those of each reader.
+    """
+    one, _ = quiet_pair(network)
+    with life(pins, one) as first:
+        first.keeps = True
+        send(one, *flows(3))
+        assert len(first.lookup_and_delete_map(10**18)) == 3
+        send(one, *flows(5))
+        times = [start_times(first.lookup_and_delete_map(10**18))]
+    if not known:
+        pinning.unpin(pins / "sets" / "1" / "clock")
+    for offset in (2 * 10**18, 3 * 10**18):
+        with FlowFetcher(CaptureConfig(max_flows=64), store=PinStore(str(pins))) as later:
+            later.take_over(offset)
+            times += [start_times(batch) for batch in later.take_inherited()]
+    assert [len(some) for some in times] == [3, 3, 5, 3, 5]
+    assert (times[0] == times[1] == times[3]) == known
+    assert (times[2] == times[4]) == known
+
+
+def start_times(batch: FlowBatch) -> set[int]:
+    return set(batch.flow_start_ns.tolist())
+
+
+def test_kept_and_read_again(network: Network) -> None:
+    """What was read and not released is read again, without another swap; then it is gone."""
+    one, _ = quiet_pair(network)
+    with watching(one, max_flows=16, ring_size=4096) as fetcher:
+        fetcher.keeps = True
+        send(one, *flows(20, each=3))
+        once = take(fetcher)
+        send(one, *flows(5))
+        again = take(fetcher)
+        assert once.totals == again.totals == Totals(20, 60, 60 * OCTETS)
+        assert sorted(map(bytes, once.key)) == sorted(map(bytes, again.key))
+        fetcher.release()
+        fetcher.keeps = False
+        assert take(fetcher).totals == Totals(5, 5, 5 * OCTETS)
+        assert len(take(fetcher)) == 0
+
+
+def test_a_release_that_fails(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The map that is not empty is not written to again before it is, and not read twice."""
+    one, _ = quiet_pair(network)
+    with watching(one, max_flows=64, ring_size=4096) as fetcher:
+        fetcher.keeps = True
+        send(one, *flows(20))
+        assert take(fetcher).totals.packets == 20
+        with monkeypatch.context() as patch:
+            patch.setattr(Map, "delete_batch", refuse)
+            with pytest.raises(BpfError, match="refused"):
+                fetcher.release()
+            with pytest.raises(BpfError, match="refused"):
+                take(fetcher)
+        send(one, *flows(7))
+        assert take(fetcher).totals.packets == 7
+        fetcher.release()
+        assert len(take(fetcher)) == 0
+
+
+def refuse(*_: object) -> None:
+    raise BpfError("refused", 5)
+
+
+def test_agents_that_publish_nothing(network: Network, pins: Path) -> None:
+    """
+    One after the other is killed before it has published anything: sets do not pile up, and what
+    the last one read of those that had to go is counted as lost.
+    """
+    one, _ = quiet_pair(network)
+    for number in range(9):
+        with life(pins, one, max_flows=64) as fetcher:
+            inherited = sum(batch.totals.packets for batch in fetcher.take_inherited())
+            assert inherited + carried(fetcher)[1].packets == 3 * number
+        assert len(list((pins / "sets").iterdir())) <= 5
+        send(one, *flows(3))
+    with life(pins, one) as last:
+        batch = take(last)
+        settle(last, batch.totals.packets)
+        assert batch.totals.packets + carried(last)[1].packets == 27
+        # Four sets of three packets, twice.
+        assert carried(last)[1] == tally(24)
 
 
 def test_a_set_that_was_never_attached(network: Network, pins: Path) -> None:
@@ -186,6 +343,7 @@ def test_a_set_that_was_never_attached(network: Network, pins: Path) -> None:
     ).close()
     with life(pins, one) as third:
         assert take(third).totals.packets == 4
+        settle(third, 4)
     assert [path.name for path in (pins / "sets").iterdir()] == ["3"]
 
 
@@ -274,6 +432,7 @@ def test_twelve_lives(network: Network, pins: Path) -> None:
     for number in range(12):
         with life(pins, one, hook=("tcx", "tc")[number // 3 % 2], max_flows=64) as fetcher:
             seen += take(fetcher).totals.packets
+            settle(fetcher, 0)
         send(one, *flows(3))
     assert [path.name for path in (pins / "sets").iterdir()] == ["12"]
     assert len(list((pins / "links").iterdir())) == 0

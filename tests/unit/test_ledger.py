@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.batch.batch import Totals
-from exporter.ledger import Balance, Carried, KernelCounts, Ledger, Removed, SinkCounts, Tally
+from exporter.ledger import Balance, Carried, Kept, KernelCounts, Ledger, Removed, SinkCounts, Tally
 
 KERNEL = KernelCounts(
     seen=Tally(100, 10_000),
@@ -340,6 +340,18 @@ def test_what_waits_in_a_spool_is_settled() -> None:
     with ledger.booking():
         ledger.book(Totals(8, 70, 7000), Totals(5, 50, 5000))
         assert ledger.settled() == Tally(60, 6000)
+
+
+def test_what_the_kernel_has_of_what_is_booked() -> None:
+    """Of the last drain that said so: one that is booked without it does not change it."""
+    ledger = Ledger(lambda: KERNEL)
+    one = Totals(1, 1, 100)
+    found = []
+    for kept in (None, Kept(2, 80), None, Kept(1, 96)):
+        with ledger.booking():
+            ledger.book(one, one, kept=kept)
+            found.append(ledger.kept)
+    assert found == [None, Kept(2, 80), Kept(2, 80), Kept(1, 96)]
 
 
 def test_a_sink_that_comes_and_goes() -> None:

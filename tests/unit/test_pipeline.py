@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,3 +71,18 @@ def test_sinks_know_what_the_enrichers_add(monkeypatch: pytest.MonkeyPatch) -> N
     prometheus.deliver(flows, 1)
     (metrics,) = [sink.metrics for sink in [prometheus] if hasattr(sink, "metrics")]
     assert b'netobserv_flow_records_total{SrcAS="64500"} 1.0' in exposition(metrics)
+
+
+def test_what_is_read_is_kept_for_a_spool(tmp_path: Path) -> None:
+    """Deleting later is for those whose rows are on disk by then, and who have a successor."""
+
+    def keeps(pin: str, *sinks: str, spool: bool = True) -> bool:
+        given: dict[str, Any] = {"capture": {"pin": pin}, "sinks": list(sinks)}
+        if spool:
+            given["spool"] = {"directory": str(tmp_path)}
+        return Pipeline(load(None, {}, given)).fetcher.keeps
+
+    assert keeps("auto", "null", "grpc://h:1?queue.when_full=drop_oldest")
+    assert not keeps("auto", "grpc://h:1?queue.when_full=drop_oldest")
+    assert not keeps("auto", "grpc://h:1", spool=False)
+    assert not keeps("", "grpc://h:1")
