@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.flows import _keys
+from benchmarks.flows import _keys, fill
 from exporter.batch.batch import FlowBatch, Interface, Observer, Point, Window
+from exporter.capture.config import CaptureConfig
+from exporter.capture.fetcher import FlowFetcher
 from exporter.fanout.config import QueueConfig, SpoolConfig
 from exporter.fanout.queue import BatchQueue
 from exporter.fanout.spool.body import body_of
@@ -39,7 +41,28 @@ def rows() -> list[dict[str, Any]]:
         row["added_us"] = round(row["us_per_flow"] - memory["us_per_flow"], 3)
         found.append(row)
     found.append(_measure("read back", "never", _read_back))
-    return found
+    return found + _emptied()
+
+
+def _emptied() -> list[dict[str, Any]]:
+    """
+    A flow map that is emptied as it is read, and one that is read and emptied when the batch is on
+    disk, as with pins.
+    """
+    times: dict[bool, list[float]] = {False: [], True: []}
+    with FlowFetcher(CaptureConfig(max_flows=FLOWS + FLOWS // 8, interfaces="/^none$/")) as fetcher:
+        for run in range(2 * RUNS):
+            fetcher.keeps = run % 2 == 1
+            fill(fetcher, FLOWS)
+            began = time.process_time()
+            taken = fetcher.lookup_and_delete_map()
+            fetcher.release()
+            times[fetcher.keeps].append((time.process_time() - began) / FLOWS * 1e6)
+            assert taken.totals.flows == FLOWS
+    at_once = _row("flow map read and emptied at once", times[False])
+    later = _row("flow map emptied when the batch is on disk", times[True])
+    later["added_us"] = round(later["us_per_flow"] - at_once["us_per_flow"], 3)
+    return [at_once, later]
 
 
 def batch(seed: int) -> FlowBatch:
@@ -87,13 +110,17 @@ def _measure(
         assert queue.counts().delivered.flows == RUNS * FLOWS
     finally:
         shutil.rmtree(directory)
+    return _row(variant, times, round(body_of(batch(0)).octets / FLOWS, 1) if fsync else 0)
+
+
+def _row(variant: str, times: list[float], octets: float = 0) -> dict[str, Any]:
     return {
         "sink": "spool",
         "variant": variant,
         "us_per_flow": round(statistics.median(times), 3),
         "least": round(min(times), 3),
         "most": round(max(times), 3),
-        "octets_per_flow": round(body_of(batch(0)).octets / FLOWS, 1) if fsync else 0,
+        "octets_per_flow": octets,
     }
 
 
