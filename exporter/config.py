@@ -77,6 +77,7 @@ class MetricsConfig(BaseModel):
 
     Args:
         address: ``host:port`` for /metrics, /healthz and /readyz; empty for none.
+        tls: All of that over TLS; absent is plain text.
         page: A page for people at /, too: live talkers and the ledger. Whoever reaches the address
             reads there who talks to whom.
         otlp: An OpenTelemetry collector that is sent the same, as a sink of type ``otlp`` is
@@ -87,6 +88,7 @@ class MetricsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: HostPort = ""
+    tls: ServerTlsConfig | None = None
     page: bool = False
     otlp: Annotated[OtlpConfig, BeforeValidator(_otlp)] | None = None
     otlp_interval: Seconds = Field(60.0, ge=0.1, le=86_400)
@@ -95,6 +97,12 @@ class MetricsConfig(BaseModel):
     def _page_has_an_address(self) -> MetricsConfig:
         if self.page and not self.address:
             raise ValueError("the page is served at metrics.address: give it one")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_has_an_address(self) -> MetricsConfig:
+        if self.tls is not None and not self.address:
+            raise ValueError("tls is that of metrics.address: give it one")
         return self
 
     def host_port(self) -> tuple[str, int]:
