@@ -1,7 +1,8 @@
 """
 The configuration: one file, every key also an environment variable, the common ones also a flag.
 
-Later wins: defaults, NetObserv's environment, the file, ``FLOW_EXPORTER_SECTION__KEY``, flags.
+Later wins: defaults, the environment of NetObserv and OBI, the file,
+``FLOW_EXPORTER_SECTION__KEY``, flags.
 Everything is validated once, here; an unknown key is an error that names the nearest known one.
 """
 
@@ -26,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from exporter import netobserv
+from exporter import netobserv, obi
 from exporter.capture.config import CaptureConfig
 from exporter.credentials import ServerTlsConfig
 from exporter.dedupe.config import DedupeConfig
@@ -244,6 +245,7 @@ def load(
     merged: dict[str, Any] = {}
     for layer in (
         netobserv.translate(environment),
+        obi.translate(environment),
         _read(path) if path else {},
         _from_environment(environment),
         flags,
