@@ -91,7 +91,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
-        if path in self.for_people and not is_own_name(self.headers.get("Host", "")):
+        if path in self.for_people and not self._is_meant():
             self._answer(text(403, "open this page by an address, as localhost, or by this host's "
                                    "name\n"))  # fmt: skip
             return
@@ -108,6 +108,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 log.exception("answering %s", self.path)
                 answer = text(500, "an error, see the log\n")
         self._answer(answer)
+
+    def _is_meant(self) -> bool:
+        """Over TLS the browser has found the name in the certificate, which nobody else has."""
+        secured = getattr(self.server, "tls", None) is not None
+        return secured or is_own_name(self.headers.get("Host", ""))
 
     def _stream(self, stream: Callable[[str], Generator[bytes]], query: str) -> None:
         try:

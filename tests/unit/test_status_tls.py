@@ -17,7 +17,7 @@ from exporter.status import StatusServer, text
 from tests.certificates import Authority, Pair, shown_by
 from tests.servers import free_port
 
-NAMES = "DNS:localhost,IP:127.0.0.1"
+NAMES = "DNS:flows.test,IP:127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Served:
                 fresh.write_bytes(new.read_bytes())
                 fresh.rename(old)
 
-    def ask(self, trust: Path, own: Pair | None = None, name: str = "127.0.0.1") -> str:
+    def ask(
+        self, trust: Path, own: Pair | None = None, name: str = "127.0.0.1", path: str = "/healthz"
+    ) -> str:
         """The common name of the certificate of who has answered. Raises ssl.SSLError."""
         context = ssl.create_default_context(cafile=trust)
         if own is not None:
@@ -44,7 +46,7 @@ class Served:
             socket.create_connection(("127.0.0.1", self.port), timeout=30) as plain,
             context.wrap_socket(plain, server_hostname=name) as secured,
         ):
-            secured.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            secured.sendall(f"GET {path} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
             response = http.client.HTTPResponse(secured)
             response.begin()
             assert (response.status, response.read()) == (200, b"ok\n")
@@ -72,7 +74,8 @@ def served(
         new.write_bytes(old.read_bytes())
     clients = authority.pem if getattr(request, "param", "") == "mutual" else None
     config = ServerTlsConfig(certificate=files.certificate, key=files.key, client_ca=clients)
-    server = StatusServer({"/healthz": lambda: text(200, "ok\n")})
+    routes = dict.fromkeys(("/healthz", "/page"), lambda: text(200, "ok\n"))
+    server = StatusServer(routes, for_people={"/page"})
     port = free_port()
     server.listen("127.0.0.1", port, ServedTls(config, "metrics").context)
     yield Served(port, config)
@@ -126,6 +129,11 @@ def test_clients_have_certificates(
         served.ask(authority.pem, stranger.issue("client", "DNS:client.test"))
     with pytest.raises((ssl.SSLError, ConnectionError)):
         served.ask(authority.pem)
+
+
+def test_a_page_for_people(served: Served, authority: Authority) -> None:
+    """By any name of the certificate: the browser has compared it, so that no other leads here."""
+    assert served.ask(authority.pem, name="flows.test", path="/page") == "first"
 
 
 def test_a_stranger_that_says_nothing_delays_no_other(
