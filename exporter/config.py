@@ -1,7 +1,8 @@
 """
 The configuration: one file, every key also an environment variable, the common ones also a flag.
 
-Later wins: defaults, NetObserv's environment, the file, ``FLOW_EXPORTER_SECTION__KEY``, flags.
+Later wins: defaults, the environment of NetObserv and OBI, the file,
+``FLOW_EXPORTER_SECTION__KEY``, flags.
 Everything is validated once, here; an unknown key is an error that names the nearest known one.
 """
 
@@ -26,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from exporter import netobserv
+from exporter import netobserv, obi
 from exporter.capture.config import CaptureConfig
 from exporter.credentials import ServerTlsConfig
 from exporter.dedupe.config import DedupeConfig
@@ -77,6 +78,7 @@ class MetricsConfig(BaseModel):
 
     Args:
         address: ``host:port`` for /metrics, /healthz and /readyz; empty for none.
+        tls: All of that over TLS; absent is plain text.
         page: A page for people at /, too: live talkers and the ledger. Whoever reaches the address
             reads there who talks to whom.
         otlp: An OpenTelemetry collector that is sent the same, as a sink of type ``otlp`` is
@@ -87,6 +89,7 @@ class MetricsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: HostPort = ""
+    tls: ServerTlsConfig | None = None
     page: bool = False
     otlp: Annotated[OtlpConfig, BeforeValidator(_otlp)] | None = None
     otlp_interval: Seconds = Field(60.0, ge=0.1, le=86_400)
@@ -95,6 +98,12 @@ class MetricsConfig(BaseModel):
     def _page_has_an_address(self) -> MetricsConfig:
         if self.page and not self.address:
             raise ValueError("the page is served at metrics.address: give it one")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_has_an_address(self) -> MetricsConfig:
+        if self.tls is not None and not self.address:
+            raise ValueError("tls is that of metrics.address: give it one")
         return self
 
     def host_port(self) -> tuple[str, int]:
@@ -236,6 +245,7 @@ def load(
     merged: dict[str, Any] = {}
     for layer in (
         netobserv.translate(environment),
+        obi.translate(environment),
         _read(path) if path else {},
         _from_environment(environment),
         flags,

@@ -7,12 +7,16 @@ process's arguments nor ``dump-config``, logs and errors can show it.
 
 from __future__ import annotations
 
+import logging
 import ssl
+import threading
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from exporter.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 #: What a file was when it was read: (device, inode, size, modification time in ns).
 Stamp = tuple[int, int, int, int]
@@ -108,15 +112,29 @@ class ServerTlsConfig(BaseModel):
         """
         authorities = None if self.client_ca is None else read(self.client_ca)
         found = read(self.certificate), read(self.key), authorities
+        self.context()
+        return found
+
+    def context(self) -> ssl.SSLContext:
+        """
+        A server's context, TLS 1.2 at least.
+
+        Raises:
+            ConfigError: If a file cannot be read, or is not what it should be.
+        """
+        for path in self.files():
+            read(path)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_cert_chain(self.certificate, self.key)
             if self.client_ca is not None:
                 context.load_verify_locations(self.client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
         except (ssl.SSLError, OSError) as err:
             names = ", ".join(str(path) for path in self.files())
             raise ConfigError(f"cannot use the certificates in {names}: {err}") from err
-        return found
+        return context
 
 
 class Watched:
@@ -148,6 +166,43 @@ class Watched:
 
     def _stamps(self) -> dict[Path, Stamp | None]:
         return {path: stamp(path) for path in self._paths}
+
+
+class ServedTls:
+    """
+    The context for the next connection to what is served: another one when the files have changed.
+
+    Thread-safe. Files that cannot be used are reported, and the old context stays.
+
+    Args:
+        config: The files.
+        who: Serves, for the log.
+
+    Raises:
+        ConfigError: If they cannot be used now.
+    """
+
+    def __init__(self, config: ServerTlsConfig, who: str) -> None:
+        self._config = config
+        self._who = who
+        self._lock = threading.Lock()
+        # Before they are read: what changes meanwhile is told.
+        self._watched = Watched(config.files())
+        self._context = config.context()
+
+    def context(self) -> ssl.SSLContext:
+        """Of the files as they are; a stat call for each."""
+        with self._lock:
+            if self._watched.changed():
+                try:
+                    self._context = self._config.context()
+                except ConfigError as err:
+                    # Whoever replaces them may not be done.
+                    self._watched.forget()
+                    log.warning("%s: the old certificate stays: %s", self._who, err)
+                else:
+                    log.info("%s: certificates read again", self._who)
+            return self._context
 
 
 def stamp(path: Path) -> Stamp | None:

@@ -15,9 +15,11 @@ from exporter.sinks.stdout.best_name import best_name
 from exporter.sinks.stdout.table import count_text, end_text, flags_text
 from exporter.telemetry import printable
 
-_HEADINGS = ("TIME", "SOURCE", "DESTINATION", "PROTO", "PKTS", "BYTES", "FLAGS", "SEEN AT")
+_HEADINGS = ("TIME", "SOURCE", "DESTINATION", "PROTO", "FLAGS", "PKTS", "BYTES", "SEEN AT")
 #: Columns of a node's name.
 _NODE = 12
+#: Columns of a protocol's short name, with a space; only TCP, which has one, has flags behind it.
+_PROTOCOL = 7
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class How:
 
     Args:
         table: In columns.
-        colour: With a terminal's colours, if it is no table.
+        colour: Ends in a terminal's colours, if it is no table; nothing is faint, which cannot be
+            read on every background.
         names: Of ends and protocols, where they are known.
         nodes: Who observed stands first.
     """
@@ -57,25 +60,27 @@ def _compact(how: How, record: FlowRecord) -> str:
     )
     packets, octets, protocol, flags, seen = _rest(how, record)
     node = _node(record) if how.nodes else ""
-    words = (node, _paint(how, "2", _clock(record)), source, "->", destination, protocol)
+    words = (node, _clock(record), source, "->", destination, protocol)
     tail = f"{packets} packets {octets}B"
-    return " ".join(word for word in (*words, tail, flags, _paint(how, "2", seen)) if word)
+    return " ".join(word for word in (*words, tail, flags, seen) if word)
 
 
 def _cells(how: How, record: FlowRecord) -> tuple[str, ...]:
     packets, octets, protocol, flags, seen = _rest(how, record)
     ends = (_end(how, record, side, name_first=True) for side in SIDES)
-    return (_clock(record)[:8], *ends, protocol, packets, octets, flags, seen)
+    return (_clock(record)[:8], *ends, protocol, flags, packets, octets, seen)
 
 
 def _row(how: How, node: str, cells: Sequence[str]) -> str:
     first = f"{_cut(node, _NODE)} " if how.nodes else ""
-    room = shutil.get_terminal_size().columns - 8 - 6 - 5 - 5 - 5 - 7 - len(first)
+    room = shutil.get_terminal_size().columns - 8 - 12 - 5 - 5 - 6 - len(first)
     wide = max(room * 2 // 5, 12)
-    widths = (8, wide, wide, 6, 5, 5, 5, max(room - 2 * wide, 7))
+    widths = (8, wide, wide, 12, 5, 5, max(room - 2 * wide, 7))
+    clock, source, destination, protocol, flags, packets, octets, seen = cells
+    # A long name takes the room of the flags that it has not.
+    kind = f"{protocol:{_PROTOCOL}}{flags}"
+    cells = (clock, source, destination, kind, packets.rjust(5), octets.rjust(5), seen)
     text = [_cut(cell, width) for cell, width in zip(cells, widths, strict=True)]
-    for number in (4, 5):
-        text[number] = cells[number].rjust(widths[number])
     return first + " ".join(text).rstrip()
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.errors import ConfigError
-from exporter.quantities import join_host_port
+from exporter.quantities import duration, join_host_port
 
 _EXPORTS = ("grpc", "kafka", "ipfix+udp", "ipfix+tcp", "direct-flp")
 #: EXPORT -> what it says of the sink's section.
@@ -127,12 +127,6 @@ IGNORED: dict[str, Ignored] = {
     "KAFKA_TLS_INSECURE_SKIP_VERIFY": _feature(
         "believe any certificate", "brokers are verified: give KAFKA_TLS_CA_CERT_PATH"
     ),
-    "METRICS_TLS_CERT_PATH": Ignored(
-        "serve metrics with TLS",
-        "they are served without: let METRICS_SERVER_ADDRESS be 127.0.0.1 behind a proxy",
-        needs="METRICS_ENABLE",
-        serious=True,
-    ),
     "METRICS_PREFIX": Ignored(
         "be the beginning of metrics' names",
         "they begin with flow_exporter_",
@@ -140,11 +134,6 @@ IGNORED: dict[str, Ignored] = {
     ),
     "METRICS_LEVEL": Ignored(
         "add labels to metrics", when=lambda text: text not in ("", "info"), needs="METRICS_ENABLE"
-    ),
-    "GRPC_RECONNECT_TIMER": Ignored(
-        "connect again every so often, to spread agents over collectors",
-        "a connection is kept until either side ends it",
-        when=lambda text: text not in ("", "0", "0s"),
     ),
     "TCX_ATTACH_ANCHOR_INGRESS": Ignored(
         "attach before all others", "this agent attaches after them", when=lambda t: t == "head"
@@ -215,6 +204,8 @@ def translate(environment: Mapping[str, str]) -> dict[str, Any]:
         host = environment.get("METRICS_SERVER_ADDRESS", "")
         port = environment.get("METRICS_SERVER_PORT", "9090")
         _set(layer, ("metrics", "address"), join_host_port(host, port))
+        if tls := _metrics_tls(environment):
+            _set(layer, ("metrics", "tls"), tls)
     return layer
 
 
@@ -244,8 +235,32 @@ def _sink(environment: Mapping[str, str]) -> dict[str, Any]:
         return sink
     if environment.get("GRPC_MESSAGE_MAX_FLOWS"):
         sink["max_flows"] = environment["GRPC_MESSAGE_MAX_FLOWS"]
+    sink |= _reconnect(environment)
     tls = _tls(environment, "TARGET_TLS")
     return sink | ({"tls": tls} if tls else {})
+
+
+def _reconnect(environment: Mapping[str, str]) -> dict[str, float]:
+    """As NetObserv's agent understands it: a spread that is too large is none."""
+    names = ("GRPC_RECONNECT_TIMER", "GRPC_RECONNECT_TIMER_RANDOMIZATION")
+    interval, spread = (
+        _converted(name, environment.get(name) or "0", duration, "a duration such as 5m")
+        for name in names
+    )
+    jitter = {"reconnect_jitter": spread} if spread < interval else {}
+    return {"reconnect": interval, **jitter}
+
+
+def _metrics_tls(environment: Mapping[str, str]) -> dict[str, str]:
+    """
+    NetObserv's agent serves in plain text if one of them is missing; whoever gives one does not
+    want that.
+    """
+    names = {"certificate": "METRICS_TLS_CERT_PATH", "key": "METRICS_TLS_KEY_PATH"}
+    found = {key: environment[name] for key, name in names.items() if environment.get(name)}
+    if len(found) == 1:
+        raise ConfigError(f"{' and '.join(names.values())} go together")
+    return found
 
 
 def _kafka(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -292,11 +307,13 @@ def _sasl(environment: Mapping[str, str]) -> dict[str, str]:
     return {"mechanism": _SASL[kind.lower()]} | {k: environment[name] for k, name in files.items()}
 
 
-def _converted(variable: str, value: str, convert: Callable[[str], Any]) -> Any:
+def _converted(
+    variable: str, value: str, convert: Callable[[str], Any], what: str = "a number"
+) -> Any:
     try:
         return convert(value)
     except ValueError as err:
-        raise ConfigError(f"{variable}={value} is not a number") from err
+        raise ConfigError(f"{variable}={value} is not {what}") from err
 
 
 def _set(layer: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from exporter import __version__
 from exporter.batch.batch import FlowEndReason
 from exporter.config import Config, hidden
-from exporter.credentials import Watched
+from exporter.credentials import ServedTls, Watched
 from exporter.errors import ExporterError, SinkError
 from exporter.observe import Wanted, observed
 from exporter.pipeline import Pipeline
@@ -222,8 +222,10 @@ class Service:
 
     def _start_servers(self) -> None:
         metrics, control = self._servers
-        if self._config.metrics.address:
-            metrics.listen(*self._config.metrics.host_port())
+        wanted = self._config.metrics
+        if wanted.address:
+            tls = ServedTls(wanted.tls, "metrics").context if wanted.tls is not None else None
+            metrics.listen(*wanted.host_port(), tls)
         if self._observe_server is not None:
             self._observe_server.listen()
         try:

@@ -3,7 +3,8 @@ What the agent says of itself over HTTP: on the metrics address, and on a Unix s
 
 ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for probes, ``/ledger`` as JSON, and on
 the Unix socket ``/observe`` and ``/top``, which go on for as long as somebody reads. With
-``metrics.page`` a page for people, which ``exporter.page`` makes, at ``/``. Read-only.
+``metrics.page`` a page for people, which ``exporter.page`` makes, at ``/``. Read-only. The address
+speaks TLS with ``metrics.tls``.
 Bound to what the configuration names; the Unix socket is for root alone.
 """
 
@@ -21,6 +22,7 @@ import platform
 import re
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from pathlib import Path
@@ -49,6 +51,8 @@ _HEADERS = {
 #: Path -> (status, content type, body).
 Answer = tuple[int, str, bytes]
 Routes = Mapping[str, Callable[[], Answer]]
+#: What is spoken over the next connection.
+Tls = Callable[[], ssl.SSLContext]
 #: Path -> what the query asks for, piece by piece; raises ConfigError for a query that cannot be.
 Streams = Mapping[str, Callable[[str], Generator[bytes]]]
 
@@ -87,7 +91,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
-        if path in self.for_people and not is_own_name(self.headers.get("Host", "")):
+        if path in self.for_people and not self._is_meant():
             self._answer(text(403, "open this page by an address, as localhost, or by this host's "
                                    "name\n"))  # fmt: skip
             return
@@ -104,6 +108,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 log.exception("answering %s", self.path)
                 answer = text(500, "an error, see the log\n")
         self._answer(answer)
+
+    def _is_meant(self) -> bool:
+        """Over TLS the browser has found the name in the certificate, which nobody else has."""
+        secured = getattr(self.server, "tls", None) is not None
+        return secured or is_own_name(self.headers.get("Host", ""))
 
     def _stream(self, stream: Callable[[str], Generator[bytes]], query: str) -> None:
         try:
@@ -141,6 +150,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 class _TcpServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    #: TLS for the next connection; ``None`` is plain text.
+    tls: Tls | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of the connection's own, so that a slow handshake delays no other."""
+        if self.tls is None:
+            super().finish_request(request, client_address)
+            return
+        try:
+            request.settimeout(_TIMEOUT)
+            with self.tls().wrap_socket(request, server_side=True) as secured:
+                super().finish_request(secured, client_address)
+                # Told before it is closed, so that what is on its way is not cut off.
+                secured.shutdown(socket.SHUT_WR)
+        except OSError as err:
+            # Strangers, and clients that do not believe us: they say so on their side.
+            log.debug("%s: %s", client_address[0], err)
 
 
 class _Tcp6Server(_TcpServer):
@@ -173,19 +199,26 @@ class StatusServer:
         self._thread: threading.Thread | None = None
         self._path: Path | None = None
 
-    def listen(self, host: str, port: int) -> None:
+    def listen(self, host: str, port: int, tls: Tls | None = None) -> None:
         """
         Serve on a TCP address.
+
+        Args:
+            host: An address; empty for all of IPv4.
+            port: A number.
+            tls: Asked for each connection; ``None`` is plain text.
 
         Raises:
             CaptureError: If the address cannot be had.
         """
         kind = _Tcp6Server if ":" in host else _TcpServer
         try:
-            self._start(kind((host, port), self._handler))
+            server = kind((host, port), self._handler)
         except OSError as err:
             reason = os.strerror(err.errno) if err.errno and err.errno > 0 else err.strerror
             raise CaptureError(f"cannot serve metrics on {host}:{port}: {reason}") from err
+        server.tls = tls
+        self._start(server)
 
     def listen_unix(self, path: Path) -> None:
         """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Pair(NamedTuple):
@@ -76,6 +77,14 @@ class Authority:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+
+def shown_by(connection: ssl.SSLSocket) -> str:
+    """The common name of the certificate that the other side has shown."""
+    certificate: Any = connection.getpeercert()
+    subject = certificate["subject"]
+    (name,) = [value for ((key, value),) in subject if key == "commonName"]
+    return str(name)
 
 
 #: A new key: of this kind one is made at once.

@@ -16,6 +16,8 @@ _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
+    # Else a new channel to the same address takes over the connection of the old one.
+    ("grpc.use_local_subchannel_pool", 1),
 ]
 
 

@@ -68,6 +68,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     # For downstream consumers, who have neither sinks nor a kernel.
     "decode": ("_pb", "batch", "errors"),
     "netobserv": ("errors", "quantities"),
+    "obi": ("errors", "quantities"),
 }
 #: Extras that the package imports where they are installed; others are for tests or for libraries.
 IMPORTED_EXTRAS = ("confluent", "expressions", "parquet")

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from exporter import capabilities
-from exporter.config import Config, load
+from exporter.config import Config, ObserveConfig, load
+from exporter.credentials import ServerTlsConfig
 from exporter.reload import plan
 from tests.arch.source import ROOT
 from tests.chart.chart import (
@@ -137,6 +138,80 @@ def test_kafka_with_secrets(tmp_path: Path) -> None:
     assert sink["sasl"]["password_file"] == f"{at}sasl/password"
     mounted = mounts(CASES["kafka"])
     assert (mounted[f"{at}tls"], mounted[f"{at}sasl"]) == ("kafka-files", "kafka-login")
+
+
+def test_metrics_over_tls(tmp_path: Path) -> None:
+    """Files of the secret; probes and monitors go over TLS, and only then."""
+    at = "/etc/flow-exporter/secrets/metrics-tls"
+    for case, kind, endpoints in (("everything", "ServiceMonitor", "endpoints"),
+                                  ("podmonitor", "PodMonitor", "podMetricsEndpoints")):  # fmt: skip
+        values = CASES[case]
+        config = loaded(values, tmp_path)
+        assert config.metrics.tls == ServerTlsConfig(
+            certificate=Path(f"{at}/tls.crt"), key=Path(f"{at}/tls.key")
+        )
+        assert mounts(values)[at] == "flows-metrics"
+        assert schemes(values) == {"HTTPS"}
+        (endpoint,) = one_of(render(values), kind)["spec"][endpoints]
+        assert (endpoint["scheme"], endpoint["tlsConfig"]) == (
+            "https", dict(values)[kind[0].lower() + kind[1:]]["tlsConfig"],
+        )  # fmt: skip
+    plain: Values = {"podMonitor": {"enabled": True, "tlsConfig": {"insecureSkipVerify": True}}}
+    (endpoint,) = one_of(render(plain), "PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert not {"scheme", "tlsConfig"} & endpoint.keys()
+    assert schemes({}) == {"HTTP"}
+    assert loaded({}, tmp_path).metrics.tls is None
+    own = {"metrics": {"tls": {"certificate": "/a", "key": "/b"}}}
+    assert schemes({"config": own}) == {"HTTPS"}
+
+
+@pytest.mark.parametrize(("enabled", "scheme"), [("true", "HTTPS"), ("false", "HTTP")])
+def test_metrics_over_tls_by_netobservs_environment(
+    enabled: str, scheme: str, tmp_path: Path
+) -> None:
+    """The agent serves so, and the probes know it."""
+    names = {"EXPORT": "grpc", "TARGET_HOST": "a", "TARGET_PORT": "1", "METRICS_ENABLE": enabled,
+             "METRICS_TLS_CERT_PATH": "/a", "METRICS_TLS_KEY_PATH": "/b"}  # fmt: skip
+    env = [{"name": name, "value": value} for name, value in names.items()]
+    values: Values = {"presets": ["netobserv"], "netobserv": {"env": env}}
+    assert schemes(values) == {scheme}
+    assert (loaded(values, tmp_path).metrics.tls is not None) is (scheme == "HTTPS")
+
+
+def schemes(values: Values) -> set[str]:
+    """Of the probes."""
+    (agent,) = pod(values)["containers"]
+    return {
+        agent[f"{kind}Probe"]["httpGet"].get("scheme", "HTTP")
+        for kind in ("startup", "liveness", "readiness")
+    }
+
+
+def test_observe(tmp_path: Path) -> None:
+    """Off unless asked for; then over mutual TLS unless it is said otherwise."""
+    at = "/etc/flow-exporter/secrets/observe-tls"
+    assert loaded({}, tmp_path).observe == ObserveConfig()
+    files = {"certificate": f"{at}/tls.crt", "key": f"{at}/tls.key", "client_ca": f"{at}/ca.crt"}
+    expected: list[tuple[Values, Values]] = [
+        (CASES["everything"]["observe"], {"address": ":4244", "tls": files}),
+        ({"enabled": True, "host": "192.0.2.7", "port": 1, "clients": 2,
+          "tls": {"secretName": "s", "certificate": "a", "key": "b", "clientCa": ""}},
+         {"address": "192.0.2.7:1", "clients": 2,
+          "tls": {"certificate": f"{at}/a", "key": f"{at}/b"}}),
+        ({"enabled": True, "host": "127.0.0.1"}, {"address": "127.0.0.1:4244"}),
+        ({"enabled": True, "host": "::1"}, {"address": "[::1]:4244"}),
+        ({"enabled": True, "plaintext": True}, {"address": ":4244", "plaintext": True}),
+    ]  # fmt: skip
+    for given, wanted in expected:
+        values: Values = {"observe": given}
+        config = loaded(values, tmp_path)
+        assert config.observe == ObserveConfig.model_validate(wanted)
+        secret = given.get("tls", {}).get("secretName")
+        assert mounts(values).get(at) == secret
+        (agent,) = pod(values)["containers"]
+        ports = {one["name"]: one["containerPort"] for one in agent["ports"]}
+        assert ports == {"metrics": 9401, "observe": given.get("port", 4244)}
+    assert not [path for path in mounts({}) if "observe" in path]
 
 
 def test_netobserv_as_it_is(tmp_path: Path) -> None:
@@ -413,6 +488,10 @@ def test_dashboards_and_alerts_as_they_are(tmp_path: Path) -> None:
         ({"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}, "one of them off"),
         ({"pin": {"path": "/tmp/x"}}, "does not match pattern"),
         ({"metrics": {"port": 0}}, "minimum"),
+        ({"config": {"metrics": {"tls": {"certificate": "/a", "key": "/b", "client_ca": "/c"}}}},
+         "the kubelet has no certificate to show"),
+        ({"observe": {"enabled": True}}, "observe.tls.secretName is needed"),
+        ({"observe": {"enabled": True, "port": 70000}}, "maximum"),
         ({"runAsNonRoot": True}, "goes without pin.enabled"),
     ],
 )  # fmt: skip

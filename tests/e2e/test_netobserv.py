@@ -7,14 +7,20 @@ models, with what the kubelet would have put in for the host's address.
 
 from __future__ import annotations
 
+import http.client
 import signal
+import ssl
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.certificates import Authority
+import pytest
+
+from tests import patience
+from tests.certificates import Authority, shown_by
 from tests.e2e.agent import PROGRAM, Agent, wait_until
 from tests.e2e.broker import Broker
 from tests.e2e.flp import Flp
@@ -80,12 +86,20 @@ def test_direct(network: Network, tmp_path: Path, tcx: None) -> None:
 
 
 def test_service(network: Network, tmp_path: Path, tcx: None) -> None:
-    """Its Service model: by the name of a Kubernetes service, with TLS."""
+    """
+    Its Service model: by the name of a Kubernetes service, with TLS; metrics with TLS, too, whose
+    certificate is replaced while the agent runs.
+    """
     one, other = pair(network)
     authority = Authority(tmp_path)
     certificate, key = authority.issue("flp", f"DNS:{NAME}")
     grpc = {"port": PORT, "certPath": str(certificate), "keyPath": str(key)}
-    environment = COMMON | SERVICE | {"TARGET_TLS_CA_CERT_PATH": str(authority.pem)}
+    served, fresh = (authority.issue(name, "IP:127.0.0.1") for name in ("served", "fresh"))
+    environment = COMMON | SERVICE | {
+        "TARGET_TLS_CA_CERT_PATH": str(authority.pem),
+        "METRICS_TLS_CERT_PATH": str(served.certificate),
+        "METRICS_TLS_KEY_PATH": str(served.key),
+    }  # fmt: skip
     resolv_conf = tmp_path / "resolv.conf"
     resolv_conf.write_text("search netobserv.svc.cluster.local\nnameserver 127.0.0.1\n")
     with (
@@ -94,9 +108,33 @@ def test_service(network: Network, tmp_path: Path, tcx: None) -> None:
     ):
         with started(one.netns, tmp_path, environment, *_RESOLV_CONF, str(resolv_conf)) as agent:
             seen, when = talk(one, other)
+            assert scraped(one.netns, authority) == "served"
+            with pytest.raises(ssl.SSLCertVerificationError):
+                scraped(one.netns, Authority(tmp_path / "other"))
+            for new, old in zip(fresh, served, strict=True):
+                new.rename(old)
+            assert scraped(one.netns, authority) == "fresh"
             assert agent.stop(signal.SIGTERM) == 0, agent.log
         check(received(flp, seen), one, other, when)
-    assert "GRPC_RECONNECT_TIMER" in said(agent.log)
+    assert said(agent.log) == {"GOMEMLIMIT", "METRICS_PREFIX", "PREFERRED_INTERFACE_FOR_MAC_PREFIX"}
+    assert "Traceback" not in agent.log
+
+
+def scraped(netns: Netns, authority: Authority) -> str:
+    """Who has served metrics over TLS and is well: the common name of its certificate."""
+    context = ssl.create_default_context(cafile=authority.pem)
+    with netns.entered():
+        for path, expected in (("/metrics", b"flow_exporter_build_info"), ("/healthz", b"ok\n")):
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", 9400, timeout=patience.LONGEST, context=context
+            )
+            with closing(connection):
+                connection.request("GET", path)
+                name = shown_by(connection.sock)
+                response = connection.getresponse()
+                assert response.status == 200
+                assert expected in response.read()
+    return name
 
 
 def test_kafka(network: Network, broker: Broker, tmp_path: Path, tcx: None) -> None:

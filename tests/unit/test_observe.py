@@ -188,7 +188,7 @@ def test_compact(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_table(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     """Within the width of the terminal, columns below their headings; names, not addresses."""
     heading, first, second = printed(two(), monkeypatch, "-o", "table", columns=columns)
-    assert heading.split() == ["TIME", "SOURCE", "DESTINATION", "PROTO", "PKTS", "BYTES", "FLAGS",
+    assert heading.split() == ["TIME", "SOURCE", "DESTINATION", "PROTO", "FLAGS", "PKTS", "BYTES",
                                "SEEN", "AT"]  # fmt: skip
     assert max(map(len, (heading, first, second))) <= columns
     for word, cell in (("DESTINATION", "198.51.100.2:443"), ("PROTO", "tcp"), ("FLAGS", "SA")):
@@ -196,6 +196,16 @@ def test_table(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     assert "shop/web-0" in first
     assert second.index("[::1]:53") == heading.index("DESTINATION")
     assert ("…" in second) == (columns < 200)
+
+
+@pytest.mark.parametrize("number", [58, 59, 137, 255])
+def test_a_protocol_with_a_long_name(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """In full at 80 columns, with numbers below their headings."""
+    names = {58: "ipv6-icmp", 59: "ipv6-nonxt", 137: "mpls-in-ip", 255: "255"}
+    rows = make_batch(Row(ip_protocol=number), Row())
+    heading, long, tcp = printed(rows, monkeypatch, "-o", "table")
+    assert long.split()[3:6] == [names[number], "10", "1.54k"]
+    assert long.index("10 1.54k") == tcp.index("10 1.54k") == heading.index("PKTS BYTES") + 2
 
 
 def test_numbers_and_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +230,8 @@ def test_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not re.search("\x1b", "".join(lines))
     (line,) = printed(make_batch(Row()), monkeypatch, "-o", "compact", "--color", "always")
     assert "\x1b[36m192.0.2.1:40000\x1b[0m -> \x1b[35m198.51.100.2:443\x1b[0m" in line
+    # Nothing else: faint text cannot be read on every background.
+    assert set(re.findall("\x1b\\[[0-9;]*m", line)) == {"\x1b[36m", "\x1b[35m", "\x1b[0m"}
     lines = printed(make_batch(Row()), monkeypatch, "-o", "compact", "--color", "never")
     assert not re.search("\x1b", "".join(lines))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import random
 import threading
 import time
 from pathlib import Path
@@ -34,6 +36,7 @@ class GrpcClient:
         self._metadata: tuple[tuple[str, str], ...] = ()
         self._files = _files(config)
         self._watched = Watched(self._files)
+        self._due = math.inf
         self._closing = threading.Lock()
         self._closed = False
 
@@ -57,9 +60,12 @@ class GrpcClient:
         Raises:
             SinkError: With the gRPC status as its reason, in lower case.
         """
-        end = time.monotonic() + timeout
+        start = time.monotonic()
+        end = start + timeout
         if self._files:
             self._renew()
+        if start >= self._due:
+            self._spread()
         try:
             failure = self._call(payload, timeout, wait=False)
             left = end - time.monotonic()
@@ -103,6 +109,22 @@ class GrpcClient:
             raise SinkError("credentials", str(err), retryable=True) from err
         log.info("sink %s: certificates and secrets read again", self._config.name)
 
+    def _spread(self) -> None:
+        """Another connection: maybe to another collector."""
+        try:
+            self._connect()
+        except ConfigError as err:
+            # They are not needed for the connection that there is.
+            log.warning("sink %s: the old connection stays: %s", self._config.name, err)
+            self._due = self._next()
+
+    def _next(self) -> float:
+        """When this connection has lasted long enough."""
+        if not self._config.reconnect:
+            return math.inf
+        spread = random.uniform(-1, 1) * self._config.reconnect_jitter  # noqa: S311 - no secret
+        return time.monotonic() + self._config.reconnect + spread
+
     def _connect(self) -> None:
         metadata = _metadata(self._config)
         channel = open_channel(self._config.target, self._config.tls)
@@ -112,6 +134,7 @@ class GrpcClient:
                 channel.close()
         self._metadata = metadata
         self._send = channel.unary_unary(_METHOD)
+        self._due = self._next()
         if old is not None:
             old.close()
 

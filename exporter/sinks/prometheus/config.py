@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from exporter.credentials import ServerTlsConfig
 from exporter.fanout.config import DeliveryConfig
 from exporter.quantities import Seconds, split_host_port, words
 from exporter.sinks.encodings.series import check_attributes
@@ -18,6 +19,7 @@ class PrometheusConfig(DeliveryConfig):
     Args:
         address: ``host:port`` of its own ``/metrics``; without it the agent's,
             ``metrics.address``, has the flows' metrics beside the agent's own.
+        tls: That address over TLS; absent is plain text. ``metrics.tls`` is the agent's.
         labels: What flows are summed by; the columns' names, whatever the schema calls them.
             Addresses and ports make a series of nearly every flow.
         schema_name: Names of metrics and labels; written ``schema``.
@@ -29,6 +31,7 @@ class PrometheusConfig(DeliveryConfig):
 
     type: Literal["prometheus"] = "prometheus"
     address: str = ""
+    tls: ServerTlsConfig | None = None
     labels: Annotated[tuple[str, ...], BeforeValidator(words)] = (
         "interface", "flow_direction", "ip_version", "ip_protocol",
     )  # fmt: skip
@@ -42,6 +45,12 @@ class PrometheusConfig(DeliveryConfig):
         if text:
             split_host_port(text)
         return text
+
+    @model_validator(mode="after")
+    def _tls_has_an_address(self) -> PrometheusConfig:
+        if self.tls is not None and not self.address:
+            raise ValueError("tls is that of address: give it one, or see metrics.tls")
+        return self
 
     @field_validator("labels")
     @classmethod

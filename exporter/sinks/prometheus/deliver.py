@@ -8,6 +8,7 @@ from typing import Any
 
 from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch
+from exporter.credentials import ServedTls, ServerTlsConfig
 from exporter.quantities import split_host_port
 from exporter.sinks.encodings.series import Series
 from exporter.sinks.prometheus.config import PrometheusConfig
@@ -58,15 +59,24 @@ class OwnAddress:
 
     Args:
         metrics: What to serve.
+        name: Of the sink, for the log.
     """
 
-    def __init__(self, metrics: FlowMetrics) -> None:
+    def __init__(self, metrics: FlowMetrics, name: str) -> None:
         self._metrics = metrics
+        self._name = name
         self._server = StatusServer({"/metrics": self._answer})
 
-    def listen(self, address: str) -> None:
-        """Raises CaptureError if the address cannot be had."""
-        self._server.listen(*split_host_port(address))
+    def listen(self, address: str, tls: ServerTlsConfig | None) -> None:
+        """
+        Begin to serve.
+
+        Raises:
+            CaptureError: If the address cannot be had.
+            ConfigError: If a certificate cannot be used.
+        """
+        served = ServedTls(tls, f"sink {self._name}").context if tls is not None else None
+        self._server.listen(*split_host_port(address), served)
 
     def close(self) -> None:
         """Again is fine."""

@@ -32,7 +32,7 @@ class PrometheusSink:
         self.name = name
         self.metrics = FlowMetrics(config, added)
         self._config = config
-        self._own = OwnAddress(self.metrics) if config.address else None
+        self._own = OwnAddress(self.metrics, name) if config.address else None
 
     @property
     def at_agents(self) -> bool:
@@ -40,9 +40,9 @@ class PrometheusSink:
         return self._own is None
 
     def open(self) -> None:
-        """Raises CaptureError if its own address cannot be had."""
+        """Raises CaptureError if its own address cannot be had, ConfigError for a certificate."""
         if self._own is not None:
-            self._own.listen(self._config.address)
+            self._own.listen(self._config.address, self._config.tls)
 
     def encode(self, batch: FlowBatch) -> Iterator[Message]:
         """One message without octets: what is added are the rows."""

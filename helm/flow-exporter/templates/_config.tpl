@@ -16,6 +16,37 @@
 {{ toYaml $tls }}
 {{- end }}
 
+{{/* The tls section of what the agent serves. The argument: as above, with clientCa or not. */}}
+{{- define "flow-exporter.servedTls" -}}
+{{- $directory := include "flow-exporter.secretPath" .name -}}
+certificate: {{ $directory }}/{{ .tls.certificate }}
+key: {{ $directory }}/{{ .tls.key }}
+{{- with .tls.clientCa }}
+client_ca: {{ $directory }}/{{ . }}
+{{- end }}
+{{- end }}
+
+{{/* The section observe. */}}
+{{- define "flow-exporter.observe" -}}
+{{- with .Values.observe -}}
+{{- if not (or .tls.secretName .plaintext (has .host (list "127.0.0.1" "::1" "localhost"))) -}}
+{{- fail "observe.tls.secretName is needed, unless observe.host is 127.0.0.1; observe.plaintext shows all flows to whoever reaches the address" -}}
+{{- end -}}
+address: {{ include "flow-exporter.address" . | quote }}
+clients: {{ int .clients }}
+{{- if .tls.secretName }}
+tls: {{ include "flow-exporter.servedTls" (dict "tls" .tls "name" "observe-tls") | fromYaml | toJson }}
+{{- else if .plaintext }}
+plaintext: true
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* host:port of a section. */}}
+{{- define "flow-exporter.address" -}}
+{{ if contains ":" .host }}[{{ .host }}]{{ else }}{{ .host }}{{ end }}:{{ int .port }}
+{{- end }}
+
 {{- define "flow-exporter.sink.prometheus" -}}
 {{- $labels := list -}}
 {{- range .Values.prometheus.labels -}}
@@ -92,7 +123,12 @@ Sinks of the presets and those of .Values.config are all there.
 {{- $own := deepCopy .Values.config -}}
 {{- $capture := dict -}}
 {{- $enrich := dict -}}
-{{- $config := dict "capture" $capture "metrics" (dict "address" (printf "%s:%d" .Values.metrics.host (int .Values.metrics.port))) -}}
+{{- $metrics := dict "address" (include "flow-exporter.address" .Values.metrics) -}}
+{{- if .Values.metrics.tls.secretName -}}
+{{- $_ := set $metrics "tls" (include "flow-exporter.servedTls" (dict "tls" .Values.metrics.tls "name" "metrics-tls") | fromYaml) -}}
+{{- end -}}
+{{- $config := dict "capture" $capture "metrics" $metrics -}}
+{{- if .Values.observe.enabled }}{{ $_ := set $config "observe" (include "flow-exporter.observe" . | fromYaml) }}{{ end -}}
 {{- if .Values.pin.enabled }}{{ $_ := set $capture "pin" .Values.pin.path }}{{ end -}}
 {{- if .Values.spool.enabled -}}
 {{- $_ := set $config "spool" (dict "directory" "/var/lib/flow-exporter/spool" "octets" .Values.spool.octets) -}}
@@ -158,6 +194,19 @@ The rest (sinks, exclusions, labels) a running agent takes up when it sees the c
 {{- if $config.capture.netns }}yes{{ end }}
 {{- end }}
 
+{{/* "yes" if /metrics and the probes are served over TLS. */}}
+{{- define "flow-exporter.metricsTls" -}}
+{{- $tls := include "flow-exporter.config" . | fromYaml | dig "metrics" "tls" nil -}}
+{{- if kindIs "map" $tls -}}
+{{- if $tls.client_ca }}{{ fail "config.metrics.tls.client_ca: the kubelet has no certificate to show, and its probes would fail" }}{{ end -}}
+yes
+{{- else if has "netobserv" .Values.presets -}}
+{{- $given := dict -}}
+{{- range .Values.netobserv.env }}{{ $_ := set $given .name (default "" .value) }}{{ end -}}
+{{- if and $given.METRICS_TLS_CERT_PATH (has (lower (default "" $given.METRICS_ENABLE)) (list "1" "t" "true")) }}yes{{ end -}}
+{{- end -}}
+{{- end }}
+
 {{/* "yes" if the agent itself asks the API server. */}}
 {{- define "flow-exporter.asksApiServer" -}}
 {{- $kubernetes := include "flow-exporter.config" . | fromYaml | dig "enrich" "kubernetes" nil -}}
@@ -175,6 +224,8 @@ The rest (sinks, exclusions, labels) a running agent takes up when it sees the c
 {{- if and .Values.otlp.tls.enabled .Values.otlp.tls.secretName }}{{ $found = append $found (dict "name" "otlp-tls" "secretName" .Values.otlp.tls.secretName) }}{{ end -}}
 {{- if .Values.otlp.bearer.secretName }}{{ $found = append $found (dict "name" "otlp-bearer" "secretName" .Values.otlp.bearer.secretName) }}{{ end -}}
 {{- end -}}
+{{- if .Values.metrics.tls.secretName }}{{ $found = append $found (dict "name" "metrics-tls" "secretName" .Values.metrics.tls.secretName) }}{{ end -}}
+{{- if and .Values.observe.enabled .Values.observe.tls.secretName }}{{ $found = append $found (dict "name" "observe-tls" "secretName" .Values.observe.tls.secretName) }}{{ end -}}
 {{ toYaml (dict "secrets" $found) }}
 {{- end }}
 

@@ -222,6 +222,8 @@ def test_unknown_keys(write: Any, yaml_text: str, expected: str) -> None:
         ("agent: {address: 300.1.1.1}", "agent.address: '300.1.1.1' does not appear to be"),
         ("agent: {interface: eth0}", "agent.interface: must be external, local, or name:"),
         ("metrics: {address: '9090'}", "metrics.address: '9090' is not HOST:PORT"),
+        ("metrics: {tls: {certificate: /a, key: /b}}", "metrics: tls is that of metrics.address"),
+        ("metrics: {address: ':9', tls: {key: /b}}", "metrics.tls.certificate: field required"),
         ("observe: {address: '4244'}", "observe.address: '4244' is not HOST:PORT"),
         ("observe: {address: '10.0.0.1:4244'}", "observe: 10.0.0.1:4244 is not loopback: give tls"),
         ("observe: {address: ':4244'}", "observe: :4244 is not loopback"),

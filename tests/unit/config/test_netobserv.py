@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exporter.config import Config, load
-from exporter.credentials import TlsConfig
+from exporter.credentials import ServerTlsConfig, TlsConfig
 from exporter.errors import ConfigError
 from exporter.netobserv import ignored, translate
 from exporter.sinks.grpc.config import GrpcConfig
@@ -63,6 +63,8 @@ TABLE = [
     ("TARGET_TLS_CA_CERT_PATH", "/ca.pem", "sinks.0.tls.ca", Path("/ca.pem")),
     ("EXPORT", "grpc", "sinks.0.target", "collector:9999"),
     ("TARGET_HOST", "2001:db8::1", "sinks.0.target", "[2001:db8::1]:9999"),
+    ("GRPC_RECONNECT_TIMER", "5m", "sinks.0.reconnect", 300),
+    ("GRPC_RECONNECT_TIMER", "0s", "sinks.0.reconnect", 0),
     ("METRICS_ENABLE", "true", "metrics.address", ":9090"),
     ("METRICS_ENABLE", "false", "metrics.address", ""),
 ]
@@ -107,6 +109,27 @@ def test_metrics_address_and_port() -> None:
     parts = {"METRICS_SERVER_ADDRESS": "127.0.0.1", "METRICS_SERVER_PORT": "9191"}
     assert loaded(METRICS_ENABLE="true", **parts).metrics.address == "127.0.0.1:9191"
     assert loaded(**parts).metrics.address == ""
+
+
+def test_metrics_over_tls() -> None:
+    """Certificate and key; without METRICS_ENABLE neither means anything."""
+    files = {"METRICS_TLS_CERT_PATH": "/c.pem", "METRICS_TLS_KEY_PATH": "/k.pem"}
+    tls = ServerTlsConfig(certificate=Path("/c.pem"), key=Path("/k.pem"))
+    assert loaded(METRICS_ENABLE="true", **files).metrics.tls == tls
+    assert loaded(**files).metrics.tls is None
+
+
+@pytest.mark.parametrize(
+    ("timer", "randomization", "expected"),
+    [("5m", "30s", (300, 30)), ("5m", "", (300, 0)), ("30s", "30s", (30, 0)), ("", "30s", (0, 0))],
+)
+def test_reconnecting(timer: str, randomization: str, expected: tuple[int, int]) -> None:
+    """A randomization that is not less than the timer is none, as in NetObserv's agent."""
+    (sink,) = loaded(
+        GRPC_RECONNECT_TIMER=timer, GRPC_RECONNECT_TIMER_RANDOMIZATION=randomization
+    ).sinks
+    assert isinstance(sink, GrpcConfig)
+    assert (sink.reconnect, sink.reconnect_jitter) == expected
 
 
 def test_metrics_address_over_ipv6() -> None:
@@ -159,6 +182,14 @@ def test_common_variables_alone_mean_nothing(environment: dict[str, str]) -> Non
         ),
         (TARGET | {"TARGET_PORT": "many"}, "'collector:many' has no port"),
         (TARGET | {"SAMPLING": "few"}, "SAMPLING=few is not a number"),
+        (
+            TARGET | {"GRPC_RECONNECT_TIMER": "often"},
+            "GRPC_RECONNECT_TIMER=often is not a duration such as 5m",
+        ),
+        (
+            TARGET | {"METRICS_ENABLE": "true", "METRICS_TLS_KEY_PATH": "/k"},
+            "METRICS_TLS_CERT_PATH and METRICS_TLS_KEY_PATH go together",
+        ),
         (TARGET | {"CACHE_MAX_FLOWS": "few"}, "capture.max_flows: input should be a valid integer"),
         (TARGET | {"TC_ATTACH_MODE": "xdp"}, "capture.hook: input should be"),
         (TARGET | {"TARGET_TLS_USER_KEY_PATH": "/k"}, "certificate and key go together"),
@@ -183,6 +214,7 @@ ALL = {
     "TARGET_TLS_CA_CERT_PATH": "/ca.pem",
     "GRPC_MESSAGE_MAX_FLOWS": "500",
     "GRPC_RECONNECT_TIMER": "5m",
+    "GRPC_RECONNECT_TIMER_RANDOMIZATION": "30s",
     "INTERFACES": "eth0",
     "EXCLUDE_INTERFACES": "eth1",
     "BUFFERS_LENGTH": "100",
@@ -215,6 +247,7 @@ ALL = {
     "METRICS_SERVER_ADDRESS": "127.0.0.1",
     "METRICS_SERVER_PORT": "9400",
     "METRICS_TLS_CERT_PATH": "/cert.pem",
+    "METRICS_TLS_KEY_PATH": "/key.pem",
     "METRICS_PREFIX": "netobserv_agent_",
     "FLOW_FILTER_RULES": '[{"ip_cidr":"0.0.0.0/0","action":"Accept","protocol":"TCP"}]',
     "ENABLE_NETWORK_EVENTS_MONITORING": "true",
@@ -232,6 +265,14 @@ ALL = {
 }
 
 
+#: A variable -> what else is set when it is.
+WITH = {
+    "GRPC_RECONNECT_TIMER_RANDOMIZATION": {"GRPC_RECONNECT_TIMER": "5m"},
+    "METRICS_TLS_CERT_PATH": {"METRICS_TLS_KEY_PATH": "/key.pem"},
+    "METRICS_TLS_KEY_PATH": {"METRICS_TLS_CERT_PATH": "/cert.pem"},
+}
+
+
 def lines(environment: dict[str, str]) -> list[str]:
     """What is said of them."""
     return [line for _, line in ignored(environment)]
@@ -243,8 +284,9 @@ def test_every_variable(variable: str, text: str) -> None:
     base = TARGET | {"METRICS_ENABLE": "1"} if variable.startswith("METRICS_") else TARGET
     base = KAFKA if variable.startswith("KAFKA_") else base
     base = {name: value for name, value in base.items() if name != variable or variable in TARGET}
-    changes = load(None, base | {variable: text}, {}) != load(None, base, {})
-    said = lines(base | {variable: text})
+    asked = base | WITH.get(variable, {}) | {variable: text}
+    changes = load(None, asked, {}) != load(None, base, {})
+    said = lines(asked)
     assert [variable] * (not changes) == [line.split("=")[0] for line in said]
     assert all(" is ignored: it would " in line and "\n" not in line for line in said)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 from collections import defaultdict
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,8 @@ from exporter.sinks.prometheus.names import NAMES, label_text
 from exporter.sinks.prometheus.sink import PrometheusSink
 from exporter.telemetry import exposition
 from exporter.testing import Row, make_batch
+from tests.certificates import Authority
+from tests.servers import free_port
 from tests.strategies import ASN, FIRST, POD, TEAM
 
 ETH0, VETH = Point(0, 2, 0), Point(0, 3, 1)
@@ -241,6 +246,30 @@ def test_idle_series_go_once_they_were_scraped(monkeypatch: pytest.MonkeyPatch) 
     assert (name, tcp) not in second
     assert second[name, udp] == 20
     assert (len(of.metrics), of.metrics.forgotten) == (1, 1)
+
+
+def test_its_own_address_over_tls(tmp_path: Path) -> None:
+    """Believed by who trusts its authority, and by nobody else; needs an address."""
+    authority, other = Authority(tmp_path / "good"), Authority(tmp_path / "other")
+    certificate, key = authority.issue("server", "IP:127.0.0.1")
+    tls = {"certificate": certificate, "key": key}
+    port = free_port()
+    of = sink(address=f"127.0.0.1:{port}", tls=tls)
+    of.open()
+
+    def scraped(trust: Path) -> bytes:
+        context = ssl.create_default_context(cafile=trust)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
+        with closing(connection):
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read()
+
+    assert scraped(authority.pem) == exposition(of.metrics)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        scraped(other.pem)
+    of.close()
+    with pytest.raises(ValidationError, match="tls is that of address"):
+        sink(tls=tls)
 
 
 def test_its_own_address() -> None:

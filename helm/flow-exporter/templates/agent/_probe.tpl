@@ -3,6 +3,9 @@
 httpGet:
   path: {{ .path }}
   port: metrics
+  {{- if include "flow-exporter.metricsTls" .root }}
+  scheme: HTTPS
+  {{- end }}
   {{- with .root.Values.metrics.host }}
   host: {{ . | quote }}
   {{- end }}
