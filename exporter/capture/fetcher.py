@@ -319,7 +319,9 @@ class FlowFetcher:
         """
         assert self._reader is not None, "open() comes first"
         if self._retired is not None and self._retired.released:
-            self._empty(self._retired)
+            # The release failed somewhere between: what is left was read before.
+            self._reader.empty(self._map(_FLOW_MAPS[self._retired.index]), 0, offset_ns)
+            self._retired = None
         if self._retired is not None:
             return self._copy(self._retired, offset_ns)
         if self.owners is not None:
@@ -366,7 +368,9 @@ class FlowFetcher:
         self._ring.release(self._ring_position)
         if self._retired is not None:
             self._retired.released = True
-            self._empty(self._retired)
+            for keys in self._retired.keys:
+                self._map(_FLOW_MAPS[self._retired.index]).delete_batch(keys)
+            self._retired = None
 
     def read_dns(self, offset_ns: int = 0) -> DnsPackets:
         """
@@ -453,13 +457,6 @@ class FlowFetcher:
         retired.keys.clear()
         table = self._map(_FLOW_MAPS[retired.index])
         return self._reader.copy(table, retired.expected, offset_ns, retired.keys)
-
-    def _empty(self, retired: _Retired) -> None:
-        """Delete what was read: all that is in it, for no program writes to it."""
-        while retired.keys:
-            self._map(_FLOW_MAPS[retired.index]).delete_batch(retired.keys[-1])
-            retired.keys.pop()
-        self._retired = None
 
     def _measured(self) -> tuple[Pressure, ...]:
         """The kernel fills these maps, so the sizes are asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from exporter.capture.places import NamespaceNumbers
 from exporter.capture.store import PinStore, unpin_all
 from exporter.ebpf import pinning
 from exporter.ebpf.cpus import possible_cpus
-from exporter.ebpf.errors import BpfError, PinMissing
+from exporter.ebpf.errors import BpfError, KeyNotFound, PinMissing
 from exporter.ebpf.maps import BatchCursor, Map, MapSpec
 from exporter.errors import CaptureError
 from exporter.ledger import Tally
@@ -298,9 +299,10 @@ def test_a_release_that_fails(network: Network, monkeypatch: pytest.MonkeyPatch)
         send(one, *flows(20))
         assert take(fetcher).totals.packets == 20
         with monkeypatch.context() as patch:
-            patch.setattr(Map, "delete_batch", refuse)
+            patch.setattr(Map, "delete_batch", delete_some)
             with pytest.raises(BpfError, match="refused"):
                 fetcher.release()
+            patch.setattr(Map, "take_batch", delete_some)
             with pytest.raises(BpfError, match="refused"):
                 take(fetcher)
         send(one, *flows(7))
@@ -309,7 +311,11 @@ def test_a_release_that_fails(network: Network, monkeypatch: pytest.MonkeyPatch)
         assert len(take(fetcher)) == 0
 
 
-def refuse(*_: object) -> None:
+def delete_some(table: Map, keys: Any, *_: object) -> None:
+    """An operation that fails in the middle."""
+    for key in keys[:5]:
+        with contextlib.suppress(KeyNotFound):
+            table.delete(key.tobytes())
     raise BpfError("refused", 5)
 
 
