@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -297,3 +300,71 @@ def test_two_agents_and_one_spool(network: Network, tmp_path: Path) -> None:
         f"flow-exporter: another agent uses the spool {tmp_path / 'spool' / 'grpc'}: stop it, or "
         "choose another directory"
     )
+
+
+#: The agent, for which the time of day is the machine's and what a file says: the machine's own
+#: clock is everybody's. What is not Python reads the machine's, so in the end they have to agree:
+#: gRPC's deadlines are made with the one and kept with the other.
+ANOTHER_CLOCK = """
+import pathlib, sys, time
+
+file, now, now_ns = pathlib.Path(sys.argv.pop(1)), time.time, time.time_ns
+time.time = lambda: now() + int(file.read_text())
+time.time_ns = lambda: now_ns() + int(file.read_text()) * 10**9
+from exporter.cli import main
+sys.exit(main())
+"""
+DAY = 86_400
+
+
+def echoes(agent: Agent) -> list[dict[str, Any]]:
+    """What it has printed of ICMP."""
+    return [record for record in agent.records() if record["network"]["iana_number"] == 1]
+
+
+def has_printed(agent: Agent, seen: int, packets: int) -> bool:
+    return packets == sum(int(record["flow"]["packets"]) for record in echoes(agent)[seen:])
+
+
+def unix(text: str) -> float:
+    """A time of a record, in seconds; whole ones."""
+    return datetime.fromisoformat(text[:19] + "+00:00").timestamp()
+
+
+def test_the_clock_is_set(network: Network, tmp_path: Path) -> None:
+    """
+    Two days forward, and back, while the collector is away: one line and a count each, nothing
+    in the spool is too old, no packet is missed, and flows have the times that were to be read.
+    """
+    one, other = pair(network)
+    clock = tmp_path / "clock"
+
+    def set_clock(seconds: int) -> None:
+        (tmp_path / "fresh").write_text(str(seconds))
+        (tmp_path / "fresh").rename(clock)
+
+    set_clock(0)
+    sink = f"grpc://127.0.0.1:{PORT}?queue.rows=1&spool.directory={tmp_path / 'spool'}&spool.age=1h"
+    with Agent(one.netns, tmp_path, "--interfaces", one.device, "--drain-interval", "0.1s",
+               "--sink", sink, "--sink", "stdout", "--metrics-address", "127.0.0.1:9401",
+               program=(sys.executable, "-c", ANOTHER_CLOCK, str(clock))) as agent:  # fmt: skip
+        connect(one, other, ADDRESSES)
+        for step, words in ((2 * DAY, "forward by 172800."), (0, "back by 172800.")):
+            set_clock(step)
+            wait_until(partial(agent.says, f"the clock was set {words}"), "it is said")
+            seen, before = len(echoes(agent)), time.time()
+            traffic.run(one.netns, "icmp", "--host", V4[1], "--count", 5, "--size", 10)
+            wait_until(partial(has_printed, agent, seen, 10), "the flows are printed")
+            for record in echoes(agent)[seen:]:
+                start, end = unix(record["time"]["start"]), unix(record["time"]["end"])
+                assert before + step - 1 <= start <= end <= time.time() + step
+        counters = disconnect(one)
+        with Collector(one.netns, PORT, tmp_path) as collector:
+            ledger = wait_delivered(agent)
+            steps = agent.metrics()["flow_exporter_clock_steps_total"]
+            assert agent.stop() == 0, agent.log
+            received = collector.records()
+    assert (steps, agent.log.count("the clock was set")) == (2, 2)
+    assert ledger["kernel"]["seen"]["packets"] == passed(counters)[0]
+    assert delivered(received) == passed(counters)
+    assert [sink["dropped"] for sink in ledger["sinks"].values()] == [{}, {}]

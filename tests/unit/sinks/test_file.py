@@ -146,6 +146,24 @@ def test_old_files_go(tmp_path: Path, opened: Open, keep: dict[str, Any], left: 
     assert len(found) >= 10 * min(left, 2)
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_the_clock_was_set_back(tmp_path: Path, opened: Open, suffix: str) -> None:
+    """Files that are called after a later time are the oldest all the same: they go first."""
+    path, options = tmp_path / f"flows.{suffix}", {"rotate": {"octets": 1}, "keep": {"files": 3}}
+    sink = opened(path, **options)
+    deliver(sink, 1000, 1010)
+    sink.close()
+    for number, file in enumerate(finished(tmp_path)):
+        file.rename(tmp_path / f"flows-20991231T23595{number}.000000Z.{suffix}")
+    assert any("2099" in file.name for file in finished(tmp_path))
+    sink = opened(path, **options)
+    deliver(sink, 2000, 2010, 2020, 2030)
+    sink.close()
+    assert len(finished(tmp_path)) == 3
+    assert set(everything(tmp_path)) >= set(range(2010, 2040))
+    assert not [file for file in finished(tmp_path) if "2099" in file.name]
+
+
 def test_lines_go_on_after_a_restart(tmp_path: Path, opened: Open) -> None:
     """A file of lines that is not full is continued."""
     for first in (1000, 2000):
