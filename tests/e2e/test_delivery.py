@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from exporter.status import RUN_DIRECTORY, ask
 from tests.e2e import traffic
 from tests.e2e.agent import Agent, wait_until
 from tests.e2e.collector import Collector
-from tests.e2e.net import Counters, End, Network, connect, disconnect
+from tests.e2e.net import Counters, End, Network, connect, disconnect, neighbour, switch_on
 from tests.e2e.test_exact import ADDRESSES, V4, pair
 from tests.e2e.test_grpc import delivered
 from tests.kernel.bpffs import bpffs
@@ -368,3 +369,56 @@ def test_the_clock_is_set(network: Network, tmp_path: Path) -> None:
     assert ledger["kernel"]["seen"]["packets"] == passed(counters)[0]
     assert delivered(received) == passed(counters)
     assert [sink["dropped"] for sink in ledger["sinks"].values()] == [{}, {}]
+
+
+def has_queued(agent: Agent, packets: int) -> bool:
+    return int(sink_of(agent)["queued"]["packets"]) >= packets
+
+
+def test_the_spool_is_damaged(network: Network, tmp_path: Path) -> None:
+    """
+    An octet in the middle is another one and the end is cut off, of what an agent that was killed
+    left: the next one says where, counts to the octet what is lost, delivers all the rest, and sees
+    every packet that passes meanwhile.
+    """
+    one, other = pair(network)
+    sink = f"grpc://127.0.0.1:{PORT}?queue.rows=1&spool.directory={tmp_path / 'spool'}"
+    arguments = ("--interfaces", one.device, "--drain-interval", "0.1s", "--sink", sink)
+    with Agent(one.netns, tmp_path, *arguments) as first:
+        connect(one, other, ADDRESSES)
+        # Several drains: several batches.
+        for count in (3000, 6000, 9000):
+            traffic.finish(sending(one, 3000))
+            wait_until(partial(has_queued, first, count), "it is on disk")
+        before = disconnect(one)
+        wait_until(lambda: ledger_of(first)["held_in_kernel"]["packets"] == 0, "all is drained")
+        left = sink_of(first)["queued"]
+        first.process.kill()
+        first.process.wait()
+    assert left["packets"] == passed(before)[0]
+    *_, last = sorted((tmp_path / "spool" / "grpc").glob("*.segment"))
+    octets = bytearray(last.read_bytes())
+    octets[len(octets) // 2] ^= 0x10
+    last.write_bytes(octets[:-5])
+    with (
+        Collector(one.netns, PORT, tmp_path) as collector,
+        Agent(one.netns, tmp_path, *arguments) as second,
+    ):
+        switch_on(one, other)
+        neighbour(one, V4[1], other.netns.mac(other.device))
+        traffic.finish(sending(one, 2000))
+        after = disconnect(one)
+        ledger = wait_delivered(second)
+        assert second.stop() == 0, second.log
+        received = collector.records()
+    grpc = ledger["sinks"]["grpc"]
+    assert ledger["kernel"]["seen"]["packets"] == passed(after)[0] - passed(before)[0]
+    assert list(grpc["dropped"]) == ["spool_corrupt"]
+    lost, arrived = grpc["dropped"]["spool_corrupt"], grpc["delivered"]
+    for unit in ("flows", "packets", "octets"):
+        assert lost[unit] + arrived[unit] == left[unit] + ledger["published"][unit]
+        assert 0 < lost[unit] < left[unit]
+    assert delivered(received) == (arrived["packets"], arrived["octets"])
+    where = r"(batch \d+ cannot be read|\d+ octets at \d+ are damaged)"
+    assert len(re.findall(f"{last.name}: {where}", second.log)) == 1
+    assert len(re.findall(rf"{last.name}: .*cut off", second.log)) == 1
