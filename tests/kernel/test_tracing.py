@@ -90,6 +90,9 @@ class Counter:
     def hits(self, slot: int = 0) -> int:
         return int.from_bytes(self._counts.lookup(slot.to_bytes(4, "little")), "little")
 
+    def reset(self, slot: int) -> None:
+        self._counts.update(slot.to_bytes(4, "little"), bytes(8))
+
 
 @contextmanager
 def counting(directory: Path, name: str, **settings: int) -> Iterator[Counter]:
@@ -146,6 +149,24 @@ def test_uprobe(objects: Path, way: Way, program: str, returning: bool, function
         run(objects, 5, program)
         assert counter.hits() == 41
         assert not attachment.attached
+
+
+@pytest.mark.parametrize("way", ["perf", "tracefs"])
+def test_a_return_comes_after_what_was_called(objects: Path, way: Way) -> None:
+    """A probe of the return fires when the inner function was called, one of the call before."""
+    spec = ObjectSpec.open(objects / "tracing.bpf.o")
+    with Object.load(spec, programs=("on_inner", "on_outer")) as loaded:
+        outer = Counter(loaded, "on_outer")
+        inner = Uprobe(objects / "target", "of_its_own")
+        with attach(loaded.programs["on_inner"], inner, way=way):
+            with attach(outer.program, Uprobe(objects / "target", "work"), way=way):
+                run(objects, 1)
+            assert (outer.hits(), outer.hits(2)) == (0, 1)
+            outer.reset(2)
+            point = Uprobe(objects / "target", "work", returning=True)
+            with attach(outer.program, point, way=way):
+                run(objects, 37)
+            assert (outer.hits(), outer.hits(2)) == (37, 0)
 
 
 def test_uprobe_of_a_library(objects: Path) -> None:
