@@ -55,12 +55,16 @@ def collector(tmp_path_factory: pytest.TempPathFactory, authority: Authority) ->
         certificate, key = authority.issue(name, names, expired=expired)
         return {"tls": {"cert_file": str(certificate), "key_file": str(key)}}
 
+    mutual = tls("mutual", "IP:127.0.0.1")
+    mutual["tls"]["client_ca_file"] = str(authority.pem)
+
     receivers = {
         "plain": {},
         "token": {"auth": {"authenticator": "bearertokenauth"}},
         "good": tls("good", "IP:127.0.0.1"),
         "expired": tls("expired", "IP:127.0.0.1", expired=True),
         "other": tls("other", "DNS:other.test"),
+        "mutual": mutual,
     }
     extensions = {"bearertokenauth": {"token": "right"}}
     directory = tmp_path_factory.mktemp("otelcol")
@@ -417,6 +421,50 @@ def test_an_authority_that_is_replaced(
         fresh = tmp_path / "fresh.pem"
         fresh.write_bytes(authority.pem.read_bytes())
         fresh.rename(ca)
+        assert queue.wait_empty(10)
+        assert queue.counts().delivered.flows == 5
+    assert len(collector.logs(mark)) == 5
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_client_certificates(
+    collector: Otelcol, authority: Authority, tmp_path: Path, protocol: str
+) -> None:
+    """
+    Where one is asked for: none, or one of another authority, is refused, and nothing is lost while
+    it is. The right one, put in the same files, is used without a restart, as is any other.
+    """
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+
+    def use(issuer: Authority, name: str) -> None:
+        for made, target in zip(issuer.issue(name, f"DNS:{name}.test"), (certificate, key),
+                                strict=True):  # fmt: skip
+            fresh = tmp_path / "fresh"
+            fresh.write_bytes(made.read_bytes())
+            fresh.rename(target)
+
+    mark = collector.mark()
+    ca = f"?tls.ca={authority.pem}"
+    with sending(collector, protocol, ca, "mutual") as (worker, queue):
+        queue.put(some(3))
+        _wait_for_retries(worker, 2)
+        assert queue.counts().pending.flows == 3
+        worker.stop(0)
+    stranger = Authority(tmp_path, "stranger")
+    use(stranger, "client")
+    own = f"{ca}&tls.certificate={certificate}&tls.key={key}"
+    with sending(collector, protocol, own, "mutual") as (worker, queue):
+        queue.put(some(3))
+        _wait_for_retries(worker, 2)
+        assert queue.counts().pending.flows == 3
+        assert collector.logs(mark) == []
+        use(authority, "client")
+        assert queue.wait_empty(10)
+        use(stranger, "other")
+        refused = worker.retries
+        queue.put(some(2))
+        _wait_for_retries(worker, refused + 1)
+        use(authority, "later")
         assert queue.wait_empty(10)
         assert queue.counts().delivered.flows == 5
     assert len(collector.logs(mark)) == 5
