@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.ebpf import tracing
+from exporter.ebpf import _perf, tracing
 from exporter.ebpf.cpus import online_cpus
 from exporter.ebpf.errors import BpfError, FeatureMissing
 from exporter.ebpf.object import Object, ObjectSpec
@@ -167,6 +167,30 @@ def test_a_return_comes_after_what_was_called(objects: Path, way: Way) -> None:
             with attach(outer.program, point, way=way):
                 run(objects, 37)
             assert (outer.hits(), outer.hits(2)) == (37, 0)
+
+
+@pytest.mark.parametrize("way", ["perf", "tracefs"])
+def test_a_cpu_that_is_online(objects: Path, monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
+    """The event is opened on the first CPU that is online, which need not be number 0."""
+    opened: list[int] = []
+
+    def watched(function: Callable[..., int]) -> Callable[..., int]:
+        def opening(*arguments: Any) -> int:
+            opened.append(arguments[-1])
+            return function(*arguments)
+
+        return opening
+
+    last = online_cpus()[-1]
+    monkeypatch.setattr(tracing, "online_cpus", lambda: (last,))
+    for name in ("event_open", "probe_open"):
+        monkeypatch.setattr(_perf, name, watched(getattr(_perf, name)))
+    point = Uprobe(objects / "target", "work")
+    with counting(objects, "on_probe") as counter, attach(counter.program, point, way=way):
+        run(objects, 3)
+        assert counter.hits() == 3
+    assert opened
+    assert set(opened) == {last}
 
 
 def test_uprobe_of_a_library(objects: Path) -> None:
