@@ -38,7 +38,8 @@ class Server:
 
     def send(self, request: bytes, context: Any) -> bytes:
         if self.wanted not in ("", dict(context.invocation_metadata()).get("authorization")):
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
+            said = dict(context.invocation_metadata()).get("authorization")
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, f"who are you, {said}?")
         self.messages.append(request)
         names = context.auth_context().get("x509_common_name", [b""])
         self.senders.append(names[0].decode())
@@ -210,7 +211,10 @@ def test_a_wrong_token(tmp_path: Path) -> None:
             with pytest.raises(SinkError) as found:
                 made.send(b"one", 10)
             assert (found.value.reason, found.value.retryable) == ("unauthenticated", True)
-            assert str(found.value) == f"unauthenticated: 127.0.0.1:{server.port}: who are you?"
+            # The server has repeated it.
+            assert str(found.value) == (
+                f"unauthenticated: 127.0.0.1:{server.port}: who are you, {'*' * 23}?"
+            )
         token.write_text("right\n")
         made.send(b"one", 10)
         assert server.messages == [b"one"]
