@@ -275,8 +275,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as err:
         raise ConfigError(f"cannot read {path}: {err.strerror}") from err
     except (yaml.YAMLError, UnicodeDecodeError) as err:
-        reason = " ".join(str(err).split())
-        raise ConfigError(f"{path} is not YAML: {reason}") from err
+        raise ConfigError(f"{path} is not YAML: {_not_yaml(err)}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -297,6 +296,14 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         if not set_path(layer, path, value):
             raise ConfigError(f"{variable} is in conflict with another variable above or below it")
     return layer
+
+
+def _not_yaml(err: Exception) -> str:
+    """Where and why, without the lines themselves, which may hold a secret."""
+    mark = getattr(err, "problem_mark", None)
+    if mark is None:
+        return f"{getattr(err, 'reason', err)}"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(err, 'problem', '')}"
 
 
 def _is_service_link(variable: str) -> bool:
@@ -324,8 +331,9 @@ def _first_error(err: ValidationError) -> str:
     if error["type"] == "extra_forbidden":
         return _unknown_key(error["loc"], where)
     message = error["msg"].removeprefix("Value error, ")
-    # A header's value may be a secret; of a section, any of its values.
-    secret = isinstance(error["input"], dict) or "headers" in error["loc"]
+    # A header's value may be a secret; of a section, or what was to be one, any of its values.
+    section = isinstance(error["input"], dict) or error["loc"] == ("metrics", "otlp")
+    secret = section or "headers" in error["loc"]
     shown = "" if secret else f" (got {error['input']!r})"
     said = " ".join(f"{where}: {message[:1].lower()}{message[1:]}{shown}".split())
     return without_passwords(said)

@@ -62,8 +62,8 @@ def parse_sink(text: str) -> dict[str, Any]:
 
 
 def shown(text: str) -> str:
-    """A sink's URL as it may be shown: without user, password and options."""
-    return re.split(r"[?#]", _AUTHORITY.sub(r"\1(hidden)@", text))[0]
+    """A sink's URL as it may be shown: without user, password, options and what is no URL."""
+    return re.split(r"[?#{\[\"'\s]", _AUTHORITY.sub(r"\1(hidden)@", text))[0]
 
 
 def without_passwords(text: str) -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from exporter.config import dump, hidden, load
 from exporter.errors import ConfigError
+from exporter.quantities import split_host_port
 
 SECRET = "that-nobody-else-may-know"
 
@@ -87,3 +88,31 @@ def test_errors_show_no_secret(sink: Any, tmp_path: Path) -> None:
             load(*way)
         assert not re.search("nobody|may-know", str(found.value))
         assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'sinks: [{{type: otlp, endpoint: "h:1", headers: {{x: "{SECRET}, y: 1}}}}]',
+        f"headers: {{x: {SECRET}, a: b: {SECRET}}}",
+        f"metrics: {{otlp: '{{headers: {SECRET}}}'}}",
+        f"metrics: {{otlp: 'otlp+http://me:{SECRET}@h:1'}}",
+        f"metrics: {{otlp: 'http://h:1?headers.x-key={SECRET}'}}",
+        f"metrics: {{address: 'me:{SECRET}@h:1'}}",
+    ],
+)
+def test_errors_of_files_show_no_secret(text: str, tmp_path: Path) -> None:
+    """What is no YAML is said by its place, not by its text."""
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as found:
+        load(file, {}, {})
+    assert not re.search("nobody|may-know", str(found.value))
+
+
+@pytest.mark.parametrize("text", [f"me:{SECRET}@h:1", f"kafka://me:{SECRET}@h:1", f"{SECRET}@h"])
+def test_addresses_show_no_secret(text: str) -> None:
+    """Of brokers and servers that a command is given, too."""
+    with pytest.raises(ValueError, match="it has a user or password") as found:
+        split_host_port(text)
+    assert not re.search("nobody|may-know", str(found.value))
