@@ -362,6 +362,33 @@ def test_forced_to_the_disk(
     assert len(synced) == expected
 
 
+@pytest.mark.parametrize("name", ["flows.jsonl", "flows.jsonl.gz", "flows.parquet"])
+@pytest.mark.parametrize("fsync", ["never", "rotate"])
+def test_finished_files_are_forced_to_the_disk(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, fsync: str, name: str
+) -> None:
+    """With ``rotate``, each file whole, and where it has got another name that, too."""
+    sync, synced = os.fsync, dict[int, int]()
+
+    def watched(fd: int) -> None:
+        synced[os.fstat(fd).st_ino] = os.fstat(fd).st_size
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    path, zipped = tmp_path / name.removesuffix(".gz"), name.endswith(".gz")
+    sink = opened(path, fsync=fsync, rotate={"octets": 1}, compression="gzip" if zipped else "auto")
+    deliver(sink, 1000, 2000, 3000)
+    sink.close()
+    files = finished(tmp_path)
+    assert len(files) >= 2
+    if fsync == "never":
+        assert synced == {}
+        return
+    for file in files:
+        assert synced[file.stat().st_ino] == file.stat().st_size
+    assert (tmp_path.stat().st_ino in synced) is (name != "flows.jsonl")
+
+
 def test_closed(tmp_path: Path, opened: Open) -> None:
     """Closing again, or before opening, is fine; delivering fails then."""
     FileSink("file", FileConfig(path=tmp_path / "x.jsonl")).close()
