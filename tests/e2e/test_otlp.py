@@ -178,20 +178,35 @@ def test_every_attribute(collector: Otelcol, schema: str, protocol: str, compres
         assert (resource["host.name"], resource["host.ip"]) == ("node-1", ["192.0.2.7"])
 
 
-@pytest.mark.parametrize(
-    ("protocol", "query"), [("grpc", ""), ("http", "?compression=gzip")], ids=PROTOCOLS
-)
+#: What OpenTelemetry's programs are told by; the endpoint is added.
+ENVIRONMENT = {
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20right",
+    "OTEL_SERVICE_NAME": "flows",
+    "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test,team=a%20b",
+}
+
+
+@pytest.mark.parametrize("told_by", ["url", "environment"])
 def test_what_arrives_is_what_was_captured(
-    network: Network, tmp_path: Path, protocol: str, query: str
+    network: Network, tmp_path: Path, told_by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     A real agent under TCP, UDP and ICMP of both families: every record and every attribute as it
-    printed them, packets and octets as the interface counted them.
+    printed them, packets and octets as the interface counted them. It is told where to by a URL,
+    over gRPC, or by OTEL_* variables alone, over HTTP, with a token and a resource.
     """
     one, other = pair(network)
-    with Otelcol(tmp_path, one.netns) as collector:
-        port = collector.listeners["plain"].port(protocol)
-        url = f"otlp+{protocol}://127.0.0.1:{port}{query}"
+    receivers = {"plain": {}, "token": {"auth": {"authenticator": "bearertokenauth"}}}
+    extensions = {"bearertokenauth": {"token": "right"}}
+    with Otelcol(tmp_path, one.netns, receivers, extensions) as collector:
+        url = f"otlp+grpc://127.0.0.1:{collector.listeners['plain'].grpc}"
+        if told_by == "environment":
+            url, port = "otlp", collector.listeners["token"].http
+            for name, value in ENVIRONMENT.items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
         arguments = ["--interfaces", one.device, "--drain-interval", "0.2s", "--sink", "stdout"]
         with Agent(one.netns, tmp_path, *arguments, "--sink", url) as agent:
             connect(one, other, ADDRESSES)
@@ -207,6 +222,13 @@ def test_what_arrives_is_what_was_captured(
     assert sum(one["flow.bytes"] for one in received) == counters.rx_octets + counters.tx_octets
     transports = {one["network.transport"] for one in received}
     assert transports >= {"tcp", "udp", "icmp", "ipv6-icmp"}
+    for request in collector.requests():
+        about = attributes(request["resourceLogs"][0]["resource"])
+        said = {"service.name": "flows", "deployment.environment.name": "test", "team": "a b"}
+        usual = {"service.name": "flow-exporter"}
+        assert (said if told_by == "environment" else usual).items() <= about.items()
+        assert "Bearer" not in str(request)
+    assert "Bearer" not in agent.log
 
 
 def _from_log(flat: dict[str, Any]) -> str:
