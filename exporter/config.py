@@ -40,11 +40,11 @@ from exporter.exclude.config import ExclusionConfig
 from exporter.fanout.config import SpoolConfig
 from exporter.quantities import Seconds, is_loopback, split_host_port
 from exporter.sinks.encodings.series import ATTRIBUTES, check_attributes
-from exporter.sinks.otlp.config import OtlpConfig
+from exporter.sinks.otlp.config import HIDDEN, OtlpConfig
 from exporter.sinks.prometheus.config import PrometheusConfig
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.table import CONFIGS, SinkConfig
-from exporter.sinks.url import parse_sink, set_path, split_sinks
+from exporter.sinks.url import parse_sink, set_path, split_sinks, without_passwords
 
 ENV_PREFIX = "FLOW_EXPORTER_"
 
@@ -265,8 +265,8 @@ def load(
 
 
 def dump(config: Config) -> str:
-    """The effective configuration as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
+    """The effective configuration as YAML, with what is secret hidden."""
+    return yaml.safe_dump(hidden(config), sort_keys=False)
 
 
 def hidden(config: Config) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def hidden(config: Config) -> dict[str, Any]:
     for sink in (*shown["sinks"], shown["metrics"]["otlp"] or {}):
         # Of other sinks they are names of files.
         if sink.get("type") == "otlp":
-            sink["headers"] = dict.fromkeys(sink["headers"], "(hidden)")
+            sink["headers"] = dict.fromkeys(sink["headers"], HIDDEN)
     return shown
 
 
@@ -285,8 +285,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as err:
         raise ConfigError(f"cannot read {path}: {err.strerror}") from err
     except (yaml.YAMLError, UnicodeDecodeError) as err:
-        reason = " ".join(str(err).split())
-        raise ConfigError(f"{path} is not YAML: {reason}") from err
+        raise ConfigError(f"{path} is not YAML: {_not_yaml(err)}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -307,6 +306,14 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         if not set_path(layer, path, value):
             raise ConfigError(f"{variable} is in conflict with another variable above or below it")
     return layer
+
+
+def _not_yaml(err: Exception) -> str:
+    """Where and why, without the lines themselves, which may hold a secret."""
+    mark = getattr(err, "problem_mark", None)
+    if mark is None:
+        return f"{getattr(err, 'reason', err)}"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(err, 'problem', '')}"
 
 
 def _is_service_link(variable: str) -> bool:
@@ -334,8 +341,12 @@ def _first_error(err: ValidationError) -> str:
     if error["type"] == "extra_forbidden":
         return _unknown_key(error["loc"], where)
     message = error["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
-    return " ".join(f"{where}: {message[:1].lower()}{message[1:]}{shown}".split())
+    # A header's value may be a secret; of a section, or what was to be one, any of its values.
+    section = isinstance(error["input"], dict) or error["loc"] == ("metrics", "otlp")
+    secret = section or "headers" in error["loc"]
+    shown = "" if secret else f" (got {error['input']!r})"
+    said = " ".join(f"{where}: {message[:1].lower()}{message[1:]}{shown}".split())
+    return without_passwords(said)
 
 
 def _where(location: tuple[int | str, ...]) -> str:

@@ -7,9 +7,12 @@ process's arguments nor ``dump-config``, logs and errors can show it.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import logging
 import ssl
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -20,6 +23,8 @@ log = logging.getLogger(__name__)
 
 #: What a file was when it was read: (device, inode, size, modification time in ns).
 Stamp = tuple[int, int, int, int]
+#: Octets of a secret that is looked for in what a server says.
+_SHORTEST = 4
 
 
 class TlsConfig(BaseModel):
@@ -242,3 +247,26 @@ def secret(path: Path) -> str:
     if not text:
         raise ConfigError(f"{path} is empty: it should hold a password or token")
     return text
+
+
+def masked(said: bytes, headers: Iterable[str]) -> bytes:
+    """
+    What a server says, which may repeat what it was sent, without the secrets in it.
+
+    Args:
+        said: Text or a message; as long afterwards, so that a message can still be read.
+        headers: Values that it was sent. Of ``Bearer TOKEN`` the token, too; of ``Basic PAIR`` what
+            it stands for, and the password in it.
+    """
+    for value in headers:
+        scheme, _, proof = value.partition(" ")
+        found = [value.encode(), proof.encode()]
+        if scheme == "Basic":
+            with contextlib.suppress(ValueError):
+                pair = base64.b64decode(proof)
+                found += [pair, pair.partition(b":")[2]]
+        for one in found:
+            # A shorter one is in any text.
+            if len(one) >= _SHORTEST:
+                said = said.replace(one, b"*" * len(one))
+    return said

@@ -73,6 +73,9 @@ def split_host_port(text: str) -> tuple[str, int]:
     Raises:
         ValueError: If it is not that.
     """
+    if "@" in text:
+        # Not shown: there is a password before it.
+        raise ValueError("it has a user or password, and is not HOST:PORT")
     host, separator, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not separator or (":" in host and not bracketed) or "/" in text:

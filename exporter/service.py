@@ -16,13 +16,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from exporter import __version__
 from exporter.batch.batch import FlowEndReason
+from exporter.batch.clock import Steps
 from exporter.config import Config, hidden
 from exporter.credentials import ServedTls, Watched
 from exporter.errors import ExporterError, SinkError
@@ -31,7 +32,7 @@ from exporter.pipeline import Pipeline
 from exporter.sinks.otlp.telemetry import TelemetryExporter
 from exporter.sinks.stdout.deliver import DescriptorWriter
 from exporter.status import RUN_DIRECTORY, Answer, Routes, StatusServer, as_json, text
-from exporter.telemetry import EXPOSITION_TYPE, Metrics, exposition, printable, recent_log
+from exporter.telemetry import EXPOSITION_TYPE, Metrics, Reading, exposition, printable, recent_log
 from exporter.top import Asked, summed
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Service:
         self._stopping = False
         self._capturing = False
         self._last_drain = time.monotonic()
+        self._clock = Steps()
         self.pipeline = Pipeline(config, on_closed=self.stop)
         routes = {
             "/metrics": self._metrics,
@@ -157,6 +159,7 @@ class Service:
             elif self.pipeline.fetcher.fill() >= threshold:
                 self._tick(FlowEndReason.LACK_OF_RESOURCES)
                 due = time.monotonic() + interval
+            self._clock.look()
             self._look_for_configuration()
             self._sleep(min(due - time.monotonic(), _LOOK))
 
@@ -209,7 +212,7 @@ class Service:
         wanted = self._config.metrics
         if wanted.otlp is None:
             return None
-        own = Metrics(self.pipeline.reading)
+        own = Metrics(self._reading)
         return TelemetryExporter(wanted.otlp, wanted.otlp_interval, own)
 
     def _make_observe_server(self) -> ObserveServer | None:
@@ -252,10 +255,13 @@ class Service:
             _say(f"flow-exporter: the ledger does not close: {problem}")
         return 1 if problems else 0
 
+    def _reading(self) -> Reading:
+        return replace(self.pipeline.reading(), clock_steps=self._clock.count)
+
     def _metrics(self) -> Answer:
         if not self._capturing:
             return text(503, _NOT_YET)
-        own = Metrics(self.pipeline.reading)
+        own = Metrics(self._reading)
         return 200, EXPOSITION_TYPE, exposition(own, *self.pipeline.flow_metrics())
 
     def _healthz(self) -> Answer:

@@ -61,6 +61,7 @@ class Reading:
     flow_series_forgotten: Mapping[str, int] = field(default_factory=dict)
     watchers: int = 0
     watchers_missed: int = 0
+    clock_steps: int = 0
 
 
 class Collector(Protocol):
@@ -392,6 +393,7 @@ def _state(reading: Reading) -> Iterator[Any]:
             "Flows that a reader of observe or top was too slow for; no sink misses them.",
             reading.watchers_missed,
         ),
+        ("clock_steps", "Times that somebody set the host's clock.", reading.clock_steps),
     ):
         yield _counter(name, meaning, [], [([], value)])
     for name, meaning, value in (

@@ -15,6 +15,12 @@ from exporter.quantities import join_host_port, split_host_port
 
 #: A comma before the next sink; others stand between the brokers of one.
 _BETWEEN = re.compile(r",(?=\s*(?:[a-z][a-z0-9+.-]*://|(?:stdout|null|otlp)\s*(?:,|$)))")
+#: ``user:password@`` in any text, with the scheme before it.
+_PASSWORD = re.compile(r"[^\s'\"]*:[^\s'\"]*@")
+#: Of a URL: all that may be user and password, whatever characters they have.
+_AUTHORITY = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]*://)?.*@", re.DOTALL)
+#: Headers that prove who sends: in a URL they would be among the arguments of the process.
+_PROOF = re.compile(r"(?i)auth|cookie|key|token|secret|password|bearer")
 
 
 def parse_sink(text: str) -> dict[str, Any]:
@@ -29,7 +35,7 @@ def parse_sink(text: str) -> dict[str, Any]:
         return {"type": text}
     scheme = text.partition("://")[0]
     if "://" not in text or scheme not in SCHEMES:
-        raise ConfigError(f"there is no sink {text!r}: use one of {', '.join(KNOWN)}")
+        raise ConfigError(f"there is no sink {shown(text)!r}: use one of {', '.join(KNOWN)}")
     form, section_of = SCHEMES[scheme]
     try:
         url = urlsplit(text)
@@ -38,11 +44,31 @@ def parse_sink(text: str) -> dict[str, Any]:
             raise ConfigError(f"a sink's URL has no user, password or fragment: write {form}")
         section = section_of(url)
     except ValueError as err:
-        raise ConfigError(f"sink {text}: {err}: write {form}") from err
+        if "@" in text:
+            # A password with a slash or a question mark: what is wrong would show a part of it.
+            raise ConfigError(f"sink {shown(text)}: write {form}") from None
+        raise ConfigError(f"sink {shown(text)}: {err}: write {form}") from err
     for key, value in parse_qsl(url.query, keep_blank_values=True):
+        # Of gRPC they are names of files.
+        header = key.removeprefix("headers.") if section["type"] == "otlp" else key
+        if header != key and _PROOF.search(header):
+            raise ConfigError(
+                f"sink {shown(text)}: header {header} would be seen among the arguments of the "
+                f"process: name a file that holds it, with header_files.{header}, bearer or basic"
+            )
         if not set_path(section, key.split("."), value):
-            raise ConfigError(f"sink {text}: option {key} is in conflict with another")
+            raise ConfigError(f"sink {shown(text)}: option {key} is in conflict with another")
     return section
+
+
+def shown(text: str) -> str:
+    """A sink's URL as it may be shown: without user, password, options and what is no URL."""
+    return re.split(r"[?#{\[\"'\s]", _AUTHORITY.sub(r"\1(hidden)@", text))[0]
+
+
+def without_passwords(text: str) -> str:
+    """Any text, with what may be a URL's user and password hidden."""
+    return _PASSWORD.sub("(hidden)@", text)
 
 
 def split_sinks(text: str) -> list[str]:

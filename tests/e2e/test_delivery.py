@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from exporter.status import RUN_DIRECTORY, ask
 from tests.e2e import traffic
 from tests.e2e.agent import Agent, wait_until
 from tests.e2e.collector import Collector
-from tests.e2e.net import Counters, End, Network, connect, disconnect
+from tests.e2e.net import Counters, End, Network, connect, disconnect, neighbour, switch_on
 from tests.e2e.test_exact import ADDRESSES, V4, pair
 from tests.e2e.test_grpc import delivered
 from tests.kernel.bpffs import bpffs
@@ -335,3 +339,118 @@ def test_two_agents_and_one_spool(network: Network, tmp_path: Path) -> None:
         f"flow-exporter: another agent uses the spool {tmp_path / 'spool' / 'grpc'}: stop it, or "
         "choose another directory"
     )
+
+
+#: The agent, for which the time of day is the machine's and what a file says: the machine's own
+#: clock is everybody's.
+ANOTHER_CLOCK = """
+import pathlib, sys, time
+
+file, now, now_ns = pathlib.Path(sys.argv.pop(1)), time.time, time.time_ns
+time.time = lambda: now() + int(file.read_text())
+time.time_ns = lambda: now_ns() + int(file.read_text()) * 10**9
+from exporter.cli import main
+sys.exit(main())
+"""
+DAY = 86_400
+
+
+def echoes(agent: Agent) -> list[dict[str, Any]]:
+    """What it has printed of ICMP."""
+    return [record for record in agent.records() if record["network"]["iana_number"] == 1]
+
+
+def has_printed(agent: Agent, seen: int, packets: int) -> bool:
+    return packets == sum(int(record["flow"]["packets"]) for record in echoes(agent)[seen:])
+
+
+def unix(text: str) -> float:
+    """A time of a record, in seconds; whole ones."""
+    return datetime.fromisoformat(text[:19] + "+00:00").timestamp()
+
+
+def test_the_clock_is_set(network: Network, tmp_path: Path) -> None:
+    """
+    Two days forward, and back: one line and a count each, drains go on, no packet is missed, and
+    flows have the times that were to be read.
+    """
+    one, other = pair(network)
+    clock = tmp_path / "clock"
+
+    def set_clock(seconds: int) -> None:
+        (tmp_path / "fresh").write_text(str(seconds))
+        (tmp_path / "fresh").rename(clock)
+
+    set_clock(0)
+    with Agent(one.netns, tmp_path, "--interfaces", one.device, "--drain-interval", "0.1s",
+               "--sink", "stdout", "--metrics-address", "127.0.0.1:9401",
+               program=(sys.executable, "-c", ANOTHER_CLOCK, str(clock))) as agent:  # fmt: skip
+        connect(one, other, ADDRESSES)
+        for step, words in ((2 * DAY, "forward by 172800."), (0, "back by 172800.")):
+            set_clock(step)
+            wait_until(partial(agent.says, f"the clock was set {words}"), "it is said")
+            seen, before = len(echoes(agent)), time.time()
+            traffic.run(one.netns, "icmp", "--host", V4[1], "--count", 5, "--size", 10)
+            wait_until(partial(has_printed, agent, seen, 10), "the flows are printed")
+            for record in echoes(agent)[seen:]:
+                start, end = unix(record["time"]["start"]), unix(record["time"]["end"])
+                assert before + step - 2 <= start <= end <= time.time() + step
+        counters = disconnect(one)
+        ledger = wait_delivered(agent)
+        steps = agent.metrics()["flow_exporter_clock_steps_total"]
+        assert agent.stop() == 0, agent.log
+    assert (steps, agent.log.count("the clock was set")) == (2, 2)
+    assert ledger["kernel"]["seen"]["packets"] == agent.packets() == passed(counters)[0]
+
+
+def has_queued(agent: Agent, packets: int) -> bool:
+    return int(sink_of(agent)["queued"]["packets"]) >= packets
+
+
+def test_the_spool_is_damaged(network: Network, tmp_path: Path) -> None:
+    """
+    An octet in the middle is another one and the end is cut off, of what an agent that was killed
+    left: the next one says where, counts to the octet what is lost, delivers all the rest, and sees
+    every packet that passes meanwhile.
+    """
+    one, other = pair(network)
+    sink = f"grpc://127.0.0.1:{PORT}?queue.rows=1&spool.directory={tmp_path / 'spool'}"
+    arguments = ("--interfaces", one.device, "--drain-interval", "0.1s", "--sink", sink)
+    with Agent(one.netns, tmp_path, *arguments) as first:
+        connect(one, other, ADDRESSES)
+        # Several drains: several batches.
+        for count in (3000, 6000, 9000):
+            traffic.finish(sending(one, 3000))
+            wait_until(partial(has_queued, first, count), "it is on disk")
+        before = disconnect(one)
+        wait_until(partial(has_queued, first, passed(before)[0]), "all is on disk")
+        left = sink_of(first)["queued"]
+        first.process.kill()
+        first.process.wait()
+    assert left["packets"] == passed(before)[0]
+    *_, last = sorted((tmp_path / "spool" / "grpc").glob("*.segment"))
+    octets = bytearray(last.read_bytes())
+    octets[len(octets) // 2] ^= 0x10
+    last.write_bytes(octets[:-5])
+    with (
+        Collector(one.netns, PORT, tmp_path) as collector,
+        Agent(one.netns, tmp_path, *arguments) as second,
+    ):
+        switch_on(one, other)
+        neighbour(one, V4[1], other.netns.mac(other.device))
+        traffic.finish(sending(one, 2000))
+        after = disconnect(one)
+        ledger = wait_delivered(second)
+        assert second.stop() == 0, second.log
+        received = collector.records()
+    grpc = ledger["sinks"]["grpc"]
+    assert ledger["kernel"]["seen"]["packets"] == passed(after)[0] - passed(before)[0]
+    assert list(grpc["dropped"]) == ["spool_corrupt"]
+    lost, arrived = grpc["dropped"]["spool_corrupt"], grpc["delivered"]
+    for unit in ("flows", "packets", "octets"):
+        assert lost[unit] + arrived[unit] == left[unit] + ledger["published"][unit]
+        assert 0 < lost[unit] < left[unit]
+    assert delivered(received) == (arrived["packets"], arrived["octets"])
+    where = r"(batch \d+ cannot be read|\d+ octets at \d+ are damaged)"
+    assert len(re.findall(f"{last.name}: {where}", second.log)) == 1
+    assert len(re.findall(rf"{last.name}: .*cut off", second.log)) == 1

@@ -55,12 +55,16 @@ def collector(tmp_path_factory: pytest.TempPathFactory, authority: Authority) ->
         certificate, key = authority.issue(name, names, expired=expired)
         return {"tls": {"cert_file": str(certificate), "key_file": str(key)}}
 
+    mutual = tls("mutual", "IP:127.0.0.1")
+    mutual["tls"]["client_ca_file"] = str(authority.pem)
+
     receivers = {
         "plain": {},
         "token": {"auth": {"authenticator": "bearertokenauth"}},
         "good": tls("good", "IP:127.0.0.1"),
         "expired": tls("expired", "IP:127.0.0.1", expired=True),
         "other": tls("other", "DNS:other.test"),
+        "mutual": mutual,
     }
     extensions = {"bearertokenauth": {"token": "right"}}
     directory = tmp_path_factory.mktemp("otelcol")
@@ -174,20 +178,35 @@ def test_every_attribute(collector: Otelcol, schema: str, protocol: str, compres
         assert (resource["host.name"], resource["host.ip"]) == ("node-1", ["192.0.2.7"])
 
 
-@pytest.mark.parametrize(
-    ("protocol", "query"), [("grpc", ""), ("http", "?compression=gzip")], ids=PROTOCOLS
-)
+#: What OpenTelemetry's programs are told by; the endpoint is added.
+ENVIRONMENT = {
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20right",
+    "OTEL_SERVICE_NAME": "flows",
+    "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test,team=a%20b",
+}
+
+
+@pytest.mark.parametrize("told_by", ["url", "environment"])
 def test_what_arrives_is_what_was_captured(
-    network: Network, tmp_path: Path, protocol: str, query: str
+    network: Network, tmp_path: Path, told_by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     A real agent under TCP, UDP and ICMP of both families: every record and every attribute as it
-    printed them, packets and octets as the interface counted them.
+    printed them, packets and octets as the interface counted them. It is told where to by a URL,
+    over gRPC, or by OTEL_* variables alone, over HTTP, with a token and a resource.
     """
     one, other = pair(network)
-    with Otelcol(tmp_path, one.netns) as collector:
-        port = collector.listeners["plain"].port(protocol)
-        url = f"otlp+{protocol}://127.0.0.1:{port}{query}"
+    receivers = {"plain": {}, "token": {"auth": {"authenticator": "bearertokenauth"}}}
+    extensions = {"bearertokenauth": {"token": "right"}}
+    with Otelcol(tmp_path, one.netns, receivers, extensions) as collector:
+        url = f"otlp+grpc://127.0.0.1:{collector.listeners['plain'].grpc}"
+        if told_by == "environment":
+            url, port = "otlp", collector.listeners["token"].http
+            for name, value in ENVIRONMENT.items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
         arguments = ["--interfaces", one.device, "--drain-interval", "0.2s", "--sink", "stdout"]
         with Agent(one.netns, tmp_path, *arguments, "--sink", url) as agent:
             connect(one, other, ADDRESSES)
@@ -203,6 +222,13 @@ def test_what_arrives_is_what_was_captured(
     assert sum(one["flow.bytes"] for one in received) == counters.rx_octets + counters.tx_octets
     transports = {one["network.transport"] for one in received}
     assert transports >= {"tcp", "udp", "icmp", "ipv6-icmp"}
+    for request in collector.requests():
+        about = attributes(request["resourceLogs"][0]["resource"])
+        said = {"service.name": "flows", "deployment.environment.name": "test", "team": "a b"}
+        usual = {"service.name": "flow-exporter"}
+        assert (said if told_by == "environment" else usual).items() <= about.items()
+        assert "Bearer" not in str(request)
+    assert "Bearer" not in agent.log
 
 
 def _from_log(flat: dict[str, Any]) -> str:
@@ -417,6 +443,50 @@ def test_an_authority_that_is_replaced(
         fresh = tmp_path / "fresh.pem"
         fresh.write_bytes(authority.pem.read_bytes())
         fresh.rename(ca)
+        assert queue.wait_empty(10)
+        assert queue.counts().delivered.flows == 5
+    assert len(collector.logs(mark)) == 5
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_client_certificates(
+    collector: Otelcol, authority: Authority, tmp_path: Path, protocol: str
+) -> None:
+    """
+    Where one is asked for: none, or one of another authority, is refused, and nothing is lost while
+    it is. The right one, put in the same files, is used without a restart, as is any other.
+    """
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+
+    def use(issuer: Authority, name: str) -> None:
+        for made, target in zip(issuer.issue(name, f"DNS:{name}.test"), (certificate, key),
+                                strict=True):  # fmt: skip
+            fresh = tmp_path / "fresh"
+            fresh.write_bytes(made.read_bytes())
+            fresh.rename(target)
+
+    mark = collector.mark()
+    ca = f"?tls.ca={authority.pem}"
+    with sending(collector, protocol, ca, "mutual") as (worker, queue):
+        queue.put(some(3))
+        _wait_for_retries(worker, 2)
+        assert queue.counts().pending.flows == 3
+        worker.stop(0)
+    stranger = Authority(tmp_path, "stranger")
+    use(stranger, "client")
+    own = f"{ca}&tls.certificate={certificate}&tls.key={key}"
+    with sending(collector, protocol, own, "mutual") as (worker, queue):
+        queue.put(some(3))
+        _wait_for_retries(worker, 2)
+        assert queue.counts().pending.flows == 3
+        assert collector.logs(mark) == []
+        use(authority, "client")
+        assert queue.wait_empty(10)
+        use(stranger, "other")
+        refused = worker.retries
+        queue.put(some(2))
+        _wait_for_retries(worker, refused + 1)
+        use(authority, "later")
         assert queue.wait_empty(10)
         assert queue.counts().delivered.flows == 5
     assert len(collector.logs(mark)) == 5

@@ -12,11 +12,14 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from exporter.capture.store import unpin_all
 from exporter.ebpf import inventory
 from exporter.ebpf.links import Hook
 from tests.e2e.agent import wait_until
 from tests.e2e.net import End, Network
+from tests.kernel.bpffs import bpffs
 from tests.kernel.hooks import quiet_pair, send, take, watching
+from tests.kernel.test_take_over import life
 
 #: The other hook differs in what is attached, which is counted exactly after any number of lives.
 LIVES: dict[Hook, int] = {"tcx": 100, "tc": 35}
@@ -47,38 +50,53 @@ def live(end: End, hook: Hook) -> None:
         assert take(fetcher).totals.packets == 1
 
 
+def live_pinned(end: End, hook: Hook, pins: Path) -> None:
+    """One life whose maps, programs and links outlive it, until they are removed."""
+    with life(pins, end, max_flows=64, hook=hook) as fetcher:
+        send(end, FRAME)
+        assert take(fetcher).totals.packets == 1
+    left = unpin_all(str(pins))
+    assert left is not None
+    assert left.points == 2
+    assert not pins.exists()
+
+
 def resident(process: psutil.Process) -> int:
     """Octets that the process has in memory."""
     gc.collect()
     return int(process.memory_info().rss)
 
 
-def lives(end: End, hook: Hook) -> None:
-    """Many, in this process, which is as it was after the first ones."""
+def lives(end: End, hook: Hook, pins: Path) -> None:
+    """Many, every second one pinned, in this process, which is as it was after the first ones."""
     process = psutil.Process()
-    for _ in range(WARM):
-        live(end, hook)
+    for number in range(WARM):
+        live_pinned(end, hook, pins) if number % 2 else live(end, hook)
     descriptors, octets = len(list(Path("/proc/self/fd").iterdir())), resident(process)
     threads = process.num_threads()
-    for _ in range(LIVES[hook] - WARM):
-        live(end, hook)
+    for number in range(LIVES[hook] - WARM):
+        live_pinned(end, hook, pins) if number % 2 else live(end, hook)
     assert resident(process) - octets < SLACK
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
     assert process.num_threads() == threads
 
 
 @pytest.mark.parametrize("hook", LIVES)
-def test_many_lives(network: Network, hook: Hook) -> None:
+def test_many_lives(network: Network, hook: Hook, tmp_path: Path) -> None:
     """
-    Opened, attached, drained and closed: descriptors, memory, programs, maps, links, qdiscs.
+    Opened, attached, drained and closed, or unpinned: descriptors, memory, programs, maps, links,
+    qdiscs, pins.
 
     The lives are those of a process of their own: what hundreds of other tests left in this one
     comes and goes by megabytes.
     """
     one, _ = quiet_pair(network)
     kernel, qdiscs = in_kernel(), one.netns.run("tc", "qdisc", "show", "dev", one.device)
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        pool.submit(lives, one, hook).result()
+    with bpffs(tmp_path) as root:
+        pinned = sorted(root.iterdir())
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            pool.submit(lives, one, hook, root / "agent").result()
+        assert sorted(root.iterdir()) == pinned
     # The kernel frees what nobody holds a grace period later.
     wait_until(lambda: in_kernel() <= kernel, "programs, maps and links are gone")
     assert one.netns.run("tc", "qdisc", "show", "dev", one.device) == qdiscs

@@ -25,7 +25,7 @@ def test_every_probe_is_conclusive_here(name: str) -> None:
 
 
 def test_probing_leaves_nothing_behind() -> None:
-    """A hundred rounds of all probes leave as many descriptors as there were."""
+    """Rounds of all probes leave as many descriptors as there were."""
 
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import re
 import struct
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,45 @@ def seen(settings: dict[str, Any]) -> tuple[Any, ...]:
 
 
 DEFAULT = (-1, 5, 9, 0, -9, bytes(6), 1, 2, 3, 4, 0, 0, b"abc".ljust(8, b"\0"))
+
+
+#: A process without a capability: it prints what the file says, and what comes of loading it.
+UNPRIVILEGED = """
+import sys
+from pathlib import Path
+from exporter.ebpf.errors import BpfError
+from exporter.ebpf.object import Object, ObjectSpec
+
+spec = ObjectSpec.open(Path(sys.argv[1]))
+for one in spec.programs:
+    print(one.name, one.section, one.type, one.instructions > 0)
+for one in spec.maps:
+    print(one.name, one.type, one.key_size, one.value_size, one.max_entries)
+try:
+    Object.load(spec)
+except BpfError as err:
+    sys.exit(f"refused: {err.errno}")
+"""
+
+
+def test_what_a_file_says() -> None:
+    """
+    Names, sections, types and sizes, read by a process that may have nothing in the kernel; loading
+    is what it is refused.
+    """
+    nothing = ["setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
+    done = subprocess.run(
+        [*nothing, sys.executable, "-c", UNPRIVILEGED, str(spec().path)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    said = done.stdout.splitlines()
+    assert {
+        "first tc sched_cls True", "drop_experimental xdp xdp True",
+        "keep_experimental socket socket_filter True", "probe kprobe/none kprobe True",
+        "select_by_first_octet sk_reuseport sk_reuseport True",
+    } <= set(said)  # fmt: skip
+    assert {"trail array 4 8 1", "jumps prog_array 4 4 3"} <= set(said)
+    assert (done.returncode, done.stderr.strip()) == (1, f"refused: {errno.EPERM}")
 
 
 def test_settings_not_named_keep_the_files() -> None:

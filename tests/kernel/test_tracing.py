@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.ebpf import tracing
+from exporter.ebpf import _perf, tracing
 from exporter.ebpf.cpus import online_cpus
 from exporter.ebpf.errors import BpfError, FeatureMissing
 from exporter.ebpf.object import Object, ObjectSpec
@@ -90,6 +90,9 @@ class Counter:
     def hits(self, slot: int = 0) -> int:
         return int.from_bytes(self._counts.lookup(slot.to_bytes(4, "little")), "little")
 
+    def reset(self, slot: int) -> None:
+        self._counts.update(slot.to_bytes(4, "little"), bytes(8))
+
 
 @contextmanager
 def counting(directory: Path, name: str, **settings: int) -> Iterator[Counter]:
@@ -146,6 +149,48 @@ def test_uprobe(objects: Path, way: Way, program: str, returning: bool, function
         run(objects, 5, program)
         assert counter.hits() == 41
         assert not attachment.attached
+
+
+@pytest.mark.parametrize("way", ["perf", "tracefs"])
+def test_a_return_comes_after_what_was_called(objects: Path, way: Way) -> None:
+    """A probe of the return fires when the inner function was called, one of the call before."""
+    spec = ObjectSpec.open(objects / "tracing.bpf.o")
+    with Object.load(spec, programs=("on_inner", "on_outer")) as loaded:
+        outer = Counter(loaded, "on_outer")
+        inner = Uprobe(objects / "target", "of_its_own")
+        with attach(loaded.programs["on_inner"], inner, way=way):
+            with attach(outer.program, Uprobe(objects / "target", "work"), way=way):
+                run(objects, 1)
+            assert (outer.hits(), outer.hits(2)) == (0, 1)
+            outer.reset(2)
+            point = Uprobe(objects / "target", "work", returning=True)
+            with attach(outer.program, point, way=way):
+                run(objects, 37)
+            assert (outer.hits(), outer.hits(2)) == (37, 0)
+
+
+@pytest.mark.parametrize("way", ["perf", "tracefs"])
+def test_a_cpu_that_is_online(objects: Path, monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
+    """The event is opened on the first CPU that is online, which need not be number 0."""
+    opened: list[int] = []
+
+    def watched(function: Callable[..., int]) -> Callable[..., int]:
+        def opening(*arguments: Any) -> int:
+            opened.append(arguments[-1])
+            return function(*arguments)
+
+        return opening
+
+    last = online_cpus()[-1]
+    monkeypatch.setattr(tracing, "online_cpus", lambda: (last,))
+    for name in ("event_open", "probe_open"):
+        monkeypatch.setattr(_perf, name, watched(getattr(_perf, name)))
+    point = Uprobe(objects / "target", "work")
+    with counting(objects, "on_probe") as counter, attach(counter.program, point, way=way):
+        run(objects, 3)
+        assert counter.hits() == 3
+    assert opened
+    assert set(opened) == {last}
 
 
 def test_uprobe_of_a_library(objects: Path) -> None:

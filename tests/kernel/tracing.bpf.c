@@ -10,7 +10,7 @@ const volatile __u32 pid, port;
 const volatile __u64 system_call;
 const volatile __u64 first_address, last_address;
 
-enum { HITS, COOKIES, SLOTS };
+enum { HITS, COOKIES, INNER, SLOTS };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -58,6 +58,24 @@ struct inet_sock_set_state {
 	int oldstate, newstate;
 	__u16 sport, dport;
 };
+
+/* A function calls another one: a return from it comes after that call, its own call before. */
+SEC("kprobe") int on_inner(void *ctx)
+{
+	return count(INNER, 1);
+}
+
+SEC("kprobe") int on_outer(void *ctx)
+{
+	__u32 slot = INNER;
+	__u64 *calls = bpf_map_lookup_elem(&counts, &slot);
+
+	if (calls && *calls == 1)
+		count(HITS, 1);
+	if (calls)
+		*calls = 0;
+	return 0;
+}
 
 SEC("tracepoint") int on_state(struct inet_sock_set_state *event)
 {

@@ -33,6 +33,7 @@ READING = Reading(
     spool_errors={"grpc": 2, "stdout": 0},
     watchers=3,
     watchers_missed=17,
+    clock_steps=2,
     queue_limit={"grpc": 100, "stdout": 200},
     spool_octets={"grpc": (4096, 1 << 20)},
 )
@@ -158,6 +159,7 @@ def test_every_sample() -> None:
         ("dedupe_evictions_total", labelled()): 6,
         ("watchers", labelled()): 3,
         ("watchers_missed_flows_total", labelled()): 17,
+        ("clock_steps_total", labelled()): 2,
         ("enrich_seconds_total", labelled(enricher="kubernetes")): 0.5,
         ("enrich_hits_total", labelled(enricher="kubernetes")): 7,
         ("enrich_misses_total", labelled(enricher="kubernetes")): 8,

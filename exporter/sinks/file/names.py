@@ -41,9 +41,7 @@ class Names:
 
     def stamp(self) -> str:
         """A name's middle for a file that begins or ends now, which nothing has yet."""
-        now = time.time_ns()
-        second, micro = divmod(now // 1000, 1_000_000)
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(second)) + f".{micro:06d}Z"
+        stamp = _now()
         taken, number = stamp, 0
         # The clock may have been set back.
         names = [path.name for path in self.directory.iterdir()]
@@ -88,6 +86,9 @@ class Names:
         """
         Remove the finished files that are too many, too old or too much.
 
+        Those with a name from the future are the oldest: they were finished before somebody set the
+        clock back, and what is finished now is not to go for them.
+
         Returns:
             Which those were.
 
@@ -96,8 +97,11 @@ class Names:
         """
         gone: list[Path] = []
         files = octets = 0
-        now = time.time()
-        for path in reversed(self.all_finished()):
+        now, present = time.time(), _now()
+        found = sorted(
+            self.all_finished(), key=lambda path: self.stamp_of(path)[: len(present)] <= present
+        )
+        for path in reversed(found):
             status = path.stat()
             files, octets = files + 1, octets + status.st_size
             if (
@@ -113,3 +117,8 @@ class Names:
         for path in self.directory.iterdir():
             if re.fullmatch(pattern, path.name):
                 yield path
+
+
+def _now() -> str:
+    second, micro = divmod(time.time_ns() // 1000, 1_000_000)
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(second)) + f".{micro:06d}Z"

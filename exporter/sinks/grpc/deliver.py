@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from exporter.credentials import Watched, secret
+from exporter.credentials import Watched, masked, secret
 from exporter.errors import ConfigError, SinkError
 from exporter.sinks.channel import open_channel
 from exporter.sinks.grpc.config import GrpcConfig
@@ -140,7 +140,9 @@ class GrpcClient:
 
     def _failure(self, err: Any) -> SinkError:
         code = err.code()
-        detail = f"{self._config.target}: {err.details()}"
+        sent = [value for _, value in self._metadata]
+        said = masked((err.details() or "").encode(), sent).decode(errors="replace")
+        detail = f"{self._config.target}: {said}"
         if code is self._grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in detail:
             return SinkError("too_large", detail, retryable=False)
         # Whatever else is wrong (a server of another kind, a certificate, an overload) may be put

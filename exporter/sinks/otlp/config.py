@@ -17,6 +17,8 @@ from exporter.sinks.otlp.fields import Schema
 #: A header's name (RFC 9110 section 5.1), and what its value may not have.
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+#: What ``dump-config`` and reports of faults have for a header's value.
+HIDDEN = "(hidden)"
 
 
 class FlowMetricsConfig(BaseModel):
@@ -65,7 +67,8 @@ class OtlpConfig(DeliveryConfig):
         schema_name: What attributes are called; written ``schema``.
         metrics: The sums.
         compression: ``gzip`` or ``none``. Absent, the environment's, else ``none``.
-        headers: Sent with each request. They are shown by ``dump-config``: not for secrets.
+        headers: Sent with each request. Their values are not shown by ``dump-config``; still, the
+            configuration has them: for secrets there are files.
         header_files: Headers whose values are secrets: the files that hold them.
         bearer: File with a token for ``authorization: Bearer``.
         basic: File with ``user:password`` for ``authorization: Basic``.
@@ -135,3 +138,8 @@ def check_header(name: str, value: str) -> None:
         raise ValueError(f"{name!r} is not the name of a header")
     if _CONTROL.search(value) or not value.isascii():
         raise ValueError(f"header {name}: its value has characters that no header may have")
+    if value == HIDDEN:
+        raise ValueError(
+            f"header {name}: dump-config has hidden its value: write it, or name a file that "
+            "holds it in header_files"
+        )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from exporter.credentials import Watched, secret
+from exporter.credentials import Watched, masked, secret
 from exporter.errors import ConfigError, SinkError
 from exporter.sinks.otlp.config import OtlpConfig, check_header
 from exporter.sinks.otlp.environment import Destination
@@ -73,6 +73,10 @@ class Headers:
             raise SinkError("credentials", str(err), retryable=True) from err
         assert self._read is not None
         return self._fixed | self._read
+
+    def hide(self, said: bytes) -> bytes:
+        """A collector's words or message, as long, without what it was sent in headers."""
+        return masked(said, (*self._fixed.values(), *(self._read or {}).values()))
 
     def renew(self) -> bool:
         """Whether a file has changed since the last call; what was read is forgotten then."""

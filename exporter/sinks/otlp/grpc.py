@@ -68,7 +68,7 @@ class GrpcClient:
             raise self._failure(err) from err
         except ValueError as err:  # the channel was closed meanwhile
             raise SinkError("cancelled", str(err), retryable=True) from err
-        return answer
+        return self._headers.hide(answer)
 
     def close(self) -> None:
         """Cancel what is under way. Again is fine."""
@@ -94,7 +94,8 @@ class GrpcClient:
 
     def _failure(self, err: Any) -> SinkError:
         code = err.code().name
-        detail = f"{self._destination.target}: {words(err.details() or '')}"
+        said = self._headers.hide((err.details() or "").encode()).decode(errors="replace")
+        detail = f"{self._destination.target}: {words(said)}"
         if code == "RESOURCE_EXHAUSTED" and is_too_large(detail):
             return SinkError("too_large", detail, retryable=False)
         retryable = code in RETRYABLE

@@ -133,7 +133,7 @@ class HttpClient:
         connection = self._connected(timeout)
         connection.request("POST", self._destination.path, payload, headers)
         response = connection.getresponse()
-        body = response.read(_LARGEST)
+        body = self._headers.hide(response.read(_LARGEST))
         if self._expired or self._closed or (response.length and len(body) < _LARGEST):
             # Broken off: the library takes the end of the connection for the end of the answer.
             raise http.client.IncompleteRead(body)

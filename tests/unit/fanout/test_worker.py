@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -101,24 +101,24 @@ def test_a_failing_sink_is_not_healthy_until_it_delivers(caplog: pytest.LogCaptu
     ]
 
 
-def test_retries_are_spaced() -> None:
-    """Waits double up to the longest; each is between half of it and all of it."""
+def test_retries_are_spaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits double up to the longest, and each is a share, drawn anew, of half of it to all."""
+    shares, drawn = iter((0.5, 1.0, 0.75, 0.5, 1.0)), []
+    waits: list[float] = []
+
+    def draw(least: float, most: float) -> float:
+        drawn.append((least, most))
+        return next(shares)
+
     sink = RecordingSink(misbehaviour=Misbehaviour(failures=5))
-    times: list[float] = []
-    deliver = sink.deliver
-
-    def watched(message: Message, timeout: float) -> None:
-        times.append(time.monotonic())
-        deliver(message, timeout)
-
-    sink.deliver = watched  # type: ignore[method-assign]
-    with running(sink, RetryConfig(first=0.02, longest=0.08, timeout=1)) as (_, queue):
+    monkeypatch.setattr(random, "uniform", draw)
+    with running(sink, RetryConfig(first=2, longest=10, timeout=1)) as (worker, queue):
+        monkeypatch.setattr(worker._give_up, "wait", waits.append)
         queue.put(some(1))
         assert sink.wait_for(1)
-    waits = [after - before for before, after in pairwise(times)]
-    # No more than the least: a loaded machine may make any of them longer.
-    least = [0.5 * wait for wait in (0.02, 0.04, 0.08, 0.08, 0.08)]
-    assert all(wait >= bound for wait, bound in zip(waits, least, strict=True))
+        assert worker.retries == 5
+    assert drawn == [(0.5, 1.0)] * 5
+    assert waits == [2 * 0.5, 4 * 1.0, 8 * 0.75, 10 * 0.5, 10 * 1.0]
 
 
 def test_what_can_never_work_is_dropped_by_reason() -> None:

@@ -146,6 +146,24 @@ def test_old_files_go(tmp_path: Path, opened: Open, keep: dict[str, Any], left: 
     assert len(found) >= 10 * min(left, 2)
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_the_clock_was_set_back(tmp_path: Path, opened: Open, suffix: str) -> None:
+    """Files that are called after a later time are the oldest all the same: they go first."""
+    path, options = tmp_path / f"flows.{suffix}", {"rotate": {"octets": 1}, "keep": {"files": 3}}
+    sink = opened(path, **options)
+    deliver(sink, 1000, 1010)
+    sink.close()
+    for number, file in enumerate(finished(tmp_path)):
+        file.rename(tmp_path / f"flows-20991231T23595{number}.000000Z.{suffix}")
+    assert any("2099" in file.name for file in finished(tmp_path))
+    sink = opened(path, **options)
+    deliver(sink, 2000, 2010, 2020, 2030)
+    sink.close()
+    assert len(finished(tmp_path)) == 3
+    assert set(everything(tmp_path)) >= set(range(2010, 2040))
+    assert not [file for file in finished(tmp_path) if "2099" in file.name]
+
+
 def test_lines_go_on_after_a_restart(tmp_path: Path, opened: Open) -> None:
     """A file of lines that is not full is continued."""
     for first in (1000, 2000):
@@ -342,6 +360,33 @@ def test_forced_to_the_disk(
         if expected:
             assert synced[number - 1 :] == [(tmp_path / "flows.jsonl").stat().st_size]
     assert len(synced) == expected
+
+
+@pytest.mark.parametrize("name", ["flows.jsonl", "flows.jsonl.gz", "flows.parquet"])
+@pytest.mark.parametrize("fsync", ["never", "rotate"])
+def test_finished_files_are_forced_to_the_disk(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, fsync: str, name: str
+) -> None:
+    """With ``rotate``, each file whole, and where it has got another name that, too."""
+    sync, synced = os.fsync, dict[int, int]()
+
+    def watched(fd: int) -> None:
+        synced[os.fstat(fd).st_ino] = os.fstat(fd).st_size
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    path, zipped = tmp_path / name.removesuffix(".gz"), name.endswith(".gz")
+    sink = opened(path, fsync=fsync, rotate={"octets": 1}, compression="gzip" if zipped else "auto")
+    deliver(sink, 1000, 2000, 3000)
+    sink.close()
+    files = finished(tmp_path)
+    assert len(files) >= 2
+    if fsync == "never":
+        assert synced == {}
+        return
+    for file in files:
+        assert synced[file.stat().st_ino] == file.stat().st_size
+    assert (tmp_path.stat().st_ino in synced) is (name != "flows.jsonl")
 
 
 def test_closed(tmp_path: Path, opened: Open) -> None:

@@ -33,8 +33,13 @@ class Server:
     messages: list[bytes] = field(default_factory=list)
     senders: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    #: What it wants as authorization; anything if it is empty.
+    wanted: str = ""
 
     def send(self, request: bytes, context: Any) -> bytes:
+        if self.wanted not in ("", dict(context.invocation_metadata()).get("authorization")):
+            said = dict(context.invocation_metadata()).get("authorization")
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, f"who are you, {said}?")
         self.messages.append(request)
         names = context.auth_context().get("x509_common_name", [b""])
         self.senders.append(names[0].decode())
@@ -194,6 +199,41 @@ def test_tokens_and_headers_come_from_files(tmp_path: Path) -> None:
         made.send(b"two", 10)
     assert [h["authorization"] for h in server.headers] == ["Bearer s3cret", "Bearer another one"]
     assert [h["x-tenant"] for h in server.headers] == ["blue", "blue"]
+
+
+def test_a_wrong_token(tmp_path: Path) -> None:
+    """Said without showing it, and tried again: with the right one, once it is in the file."""
+    token = tmp_path / "token"
+    token.write_text("s3cret-but-wrong\n")
+    with serving() as server, client(server, token_file=token) as made:
+        server.wanted = "Bearer right"
+        for _ in range(2):
+            with pytest.raises(SinkError) as found:
+                made.send(b"one", 10)
+            assert (found.value.reason, found.value.retryable) == ("unauthenticated", True)
+            # The server has repeated it.
+            assert str(found.value) == (
+                f"unauthenticated: 127.0.0.1:{server.port}: who are you, {'*' * 23}?"
+            )
+        token.write_text("right\n")
+        made.send(b"one", 10)
+        assert server.messages == [b"one"]
+
+
+def test_a_name_that_does_not_resolve() -> None:
+    """The error has the name and what is wrong with it, and the next attempt asks again."""
+    # Two dots: no server of names needs to be asked, which may take long where there is none.
+    made = GrpcClient(GrpcConfig(target="no..where:9999"))
+    made.open()
+    try:
+        with pytest.raises(SinkError) as found:
+            made.send(b"one", 0.3)
+    finally:
+        made.close()
+    assert (found.value.reason, found.value.retryable) == ("unavailable", True)
+    assert str(found.value).startswith("unavailable: no..where:9999: ")
+    assert "lookup" in str(found.value)
+    assert "\n" not in str(found.value)
 
 
 def test_a_token_that_is_no_header_is_not_shown(tmp_path: Path) -> None:

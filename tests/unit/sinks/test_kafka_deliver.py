@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import deque
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from exporter.sinks.kafka.client import Complaints, Places
 from exporter.sinks.kafka.config import KafkaConfig
 from exporter.sinks.kafka.deliver import KafkaDelivery
 from exporter.sinks.kafka.encode import KafkaMessage, encode
+from exporter.sinks.kafka.sink import connect
 from exporter.testing import Row, make_batch
 
 #: What becomes of a value whose source port is n: FATES[n], else it arrives.
@@ -232,6 +234,36 @@ def test_a_packed_value_is_halved() -> None:
     one, two = delivery.split(message)
     assert [ports(one), ports(two)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
     assert [one.counts, two.counts] == [[5], [5]]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "installed", "expected"),
+    [
+        ("auto", True, "confluent"),
+        ("auto", False, "kafka_python"),
+        ("kafka-python", True, "kafka_python"),
+        ("confluent", True, "confluent"),
+    ],
+)
+def test_which_client(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, installed: bool, expected: str
+) -> None:
+    """The one that is asked for; else confluent-kafka where it is installed."""
+    found = importlib.util.find_spec("kafka") if installed else None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: found)
+    for module, name in (("confluent", "ConfluentClient"), ("kafka_python", "KafkaPythonClient")):
+        monkeypatch.setattr(f"exporter.sinks.kafka.{module}.{name}", lambda _, chose=module: chose)
+    config = KafkaConfig.model_validate({"brokers": "h:1", "topic": "t", "client": wanted})
+    chosen: object = connect(config)
+    assert chosen == expected
+
+
+def test_a_client_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    config = KafkaConfig(brokers=("h:1",), topic="t", client="confluent")
+    with pytest.raises(ConfigError, match=r"pip install 'flow-exporter\[confluent\]'"):
+        connect(config)
 
 
 def test_closed() -> None:

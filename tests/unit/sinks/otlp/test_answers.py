@@ -333,6 +333,37 @@ def test_secrets(protocol: str, tmp_path: Path) -> None:
     assert (error.reason, error.retryable) == ("credentials", True)
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("option", ["bearer", "basic", "header_files"])
+def test_a_collector_that_repeats_a_secret(protocol: str, option: str, tmp_path: Path) -> None:
+    """In a refusal, as text or as a message, or with a partial success: it is not shown."""
+    path = tmp_path / "secret"
+    path.write_text("user:s3cr3t")
+    encoded = base64.b64encode(b"user:s3cr3t").decode()
+    echo = f"no user:s3cr3t, no s3cr3t, no {encoded} of yours"
+    partial = ExportLogsServiceResponse(
+        partial_success=ExportLogsPartialSuccess(rejected_log_records=1, error_message=echo)
+    ).SerializeToString()
+    options: dict[str, Any] = {"protocol": protocol, option: path}
+    if option == "header_files":
+        options[option] = {"x-key": path}
+    server: Any = (
+        grpc_collector((grpc.StatusCode.UNAUTHENTICATED, echo, ()), partial)
+        if protocol == "grpc"
+        else http_collector(
+            Answer(401, echo.encode()), Answer(200, partial), Answer(401, status(echo), PROTOBUF)
+        )
+    )
+    with server as (endpoint, came), opened(endpoint, **options) as (sink, message):
+        for _ in range(2 if protocol == "grpc" else 3):
+            said = str(refusal(sink, message))
+            assert "of yours" in said
+            # Of basic it is the password alone, too, and what goes over the wire.
+            secrets = ["s3cr3t", encoded] if option == "basic" else ["user:s3cr3t"]
+            assert [one for one in secrets if one in said] == []
+    assert len(came) == (2 if protocol == "grpc" else 3)
+
+
 def test_a_token_that_is_replaced_on_the_way(tmp_path: Path) -> None:
     """Refused with the old one, while the new one is there already: it is sent again."""
     token = tmp_path / "token"
