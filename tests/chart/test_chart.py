@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -251,15 +250,22 @@ def test_values_in_the_documents(text: str, tmp_path: Path) -> None:
 
 
 def test_commands_in_the_documents() -> None:
-    """What they set is among the values, and renders."""
+    """What they set is among the values, and renders; the words are those that bash makes of them."""
     text = "".join(text for language, text in documented() if language == "console")
     lines = [line for line in text.splitlines() if re.match(r"\$ helm (install|upgrade)", line)]
     assert len(lines) >= 4
     for line in lines:
-        words = shlex.split(line)
-        assert words[4] == str(CHART.relative_to(ROOT))
-        given = [f"--set={words[at + 1]}" for at, word in enumerate(words) if word == "--set"]
-        done = helm("template", words[3], *given)
+        # Not shlex: unquoted braces are two words to a shell, and one to shlex.
+        words = subprocess.run(
+            ["bash", "-c", f"printf '%s\\n' {line.removeprefix('$ helm ')}"],
+            capture_output=True, text=True, check=True,
+        ).stdout.splitlines()  # fmt: skip
+        assert words[2] == str(CHART.relative_to(ROOT))
+        flags = [word for word in words[3:] if word not in ("--wait", "--reuse-values")]
+        assert {*flags[::2]} <= {"--namespace", "--set"}
+        pairs = zip(flags[::2], flags[1::2], strict=True)
+        given = [f"--set={value}" for flag, value in pairs if flag == "--set"]
+        done = helm("template", words[1], *given)
         assert done.code == 0, done.error
 
 
