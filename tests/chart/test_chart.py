@@ -250,7 +250,7 @@ def test_values_in_the_documents(text: str, tmp_path: Path) -> None:
 
 
 def test_commands_in_the_documents() -> None:
-    """What they set is among the values, and renders; the words are those that bash makes of them."""
+    """What they set is among the values, and renders; their words are those that bash makes."""
     text = "".join(text for language, text in documented() if language == "console")
     lines = [line for line in text.splitlines() if re.match(r"\$ helm (install|upgrade)", line)]
     assert len(lines) >= 4
