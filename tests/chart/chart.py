@@ -81,7 +81,9 @@ CASES: dict[str, Values] = {
         },
     },
     "podmonitor": {
-        "podMonitor": {"enabled": True},
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"},
+                       "relabelings": [{"action": "labeldrop", "regex": "pod"}],
+                       "metricRelabelings": [{"action": "keep", "regex": ".+"}]},
         "metrics": {"service": {"enabled": False}},
         "pin": {"enabled": False},
         "runAsNonRoot": True,

@@ -366,6 +366,74 @@ def test_nodes_of_all_kinds() -> None:
     ]}]  # fmt: skip
 
 
+def _chosen(selector: Mapping[str, str], workloads: list[Object]) -> list[str]:
+    """Kinds of the workloads whose pods have all labels of a selector."""
+    return [
+        one["kind"] for one in workloads
+        if selector.items() <= one["spec"]["template"]["metadata"]["labels"].items()
+    ]  # fmt: skip
+
+
+def test_objects_choose_their_own_pods() -> None:
+    """Agents or the cache, never both; by ports that they have, at names that there are."""
+    objects = render(CASES["everything"]) + render(CASES["podmonitor"])[1:]
+    pods = [
+        one for one in render(CASES["everything"]) if one["kind"] in ("DaemonSet", "Deployment")
+    ]
+    chosen = {
+        (one["kind"], one["metadata"]["name"].removeprefix("t-flow-exporter")): _chosen(
+            spec.get("podSelector", selector).get("matchLabels", selector), pods
+        )
+        for one in objects
+        for spec in [one.get("spec", {})]
+        for selector in [spec.get("selector") or {}]
+        if selector or "podSelector" in spec
+    }
+    assert chosen == {
+        ("DaemonSet", ""): ["DaemonSet"],
+        ("Service", "-metrics"): ["DaemonSet"],
+        ("ServiceMonitor", ""): ["DaemonSet"],
+        ("PodMonitor", ""): ["DaemonSet"],
+        ("Deployment", "-kube-cache"): ["Deployment"],
+        ("Service", "-kube-cache"): ["Deployment"],
+        ("PodDisruptionBudget", "-kube-cache"): ["Deployment"],
+        ("NetworkPolicy", "-kube-cache"): ["Deployment"],
+    }
+    for workload, name in zip(pods, ("metrics", "grpc"), strict=True):
+        ports = container(workload)["ports"]
+        assert [one["name"] for one in ports] == [name]
+
+
+def test_who_goes_first() -> None:
+    """The class that is made is the one that agents have; another, if that is named."""
+    objects = render({})
+    (made,) = [one for one in objects if one["kind"] == "PriorityClass"]
+    spec = one_of(objects, "DaemonSet")["spec"]["template"]["spec"]
+    assert spec["priorityClassName"] == made["metadata"]["name"]
+    assert (made["value"], made["preemptionPolicy"]) == (1_000_000, "PreemptLowerPriority")
+    assert not made.get("globalDefault")
+    assert pod(CASES["podmonitor"])["priorityClassName"] == "system-node-critical"
+    assert "PriorityClass" not in {one["kind"] for one in render(CASES["podmonitor"])}
+    assert "priorityClassName" not in pod({"priorityClass": {"create": False}})
+
+
+def test_who_may_ask_the_cache() -> None:
+    """Nodes, at its one port; it asks the API server, and nobody else. One pod of it stays."""
+    objects = render(CASES["everything"])
+    policy = one_of(objects, "NetworkPolicy", "t-flow-exporter-kube-cache")["spec"]
+    deployment = one_of(objects, "Deployment", "t-flow-exporter-kube-cache")
+    (port,) = container(deployment)["ports"]
+    assert sorted(policy["policyTypes"]) == ["Egress", "Ingress"]
+    assert policy["ingress"] == [{
+        "from": [{"ipBlock": {"cidr": "10.0.0.0/16"}}, {"ipBlock": {"cidr": "fd00::/64"}}],
+        "ports": [{"port": port["containerPort"], "protocol": "TCP"}],
+    }]  # fmt: skip
+    (egress,) = policy["egress"]
+    assert [one["port"] for one in egress["ports"]] == [443, 6443]
+    budget = one_of(objects, "PodDisruptionBudget", "t-flow-exporter-kube-cache")["spec"]
+    assert budget["maxUnavailable"] < deployment["spec"]["replicas"]
+
+
 def test_agents_of_a_cache_may_ask_nobody() -> None:
     """The cache has the role and a token then, and agents have neither."""
     objects = render({"kubeCache": {"enabled": True}})
