@@ -270,6 +270,26 @@ def test_keys() -> None:
     assert press(look, found, "q")
 
 
+def test_a_screen_that_was_stopped() -> None:
+    """What comes meanwhile changes nothing on it; what comes afterwards does, and has all sums."""
+    session = cli_top._Session(None, Look("talkers", [], []), 0)  # type: ignore[arg-type]
+    summary = Summary(VIEWS["talkers"])
+    lines = [summary.add(replace(batch, window=WINDOW)) for batch in (BUSY, BUSY, QUIET)]
+
+    def shown() -> list[str]:
+        return screen(session._model, session._look, 80, 24)[2:]
+
+    assert not session._take(lines[:1])
+    before = shown()
+    press(session._look, session._model, " ")
+    assert not session._take(lines[1:2])
+    assert shown() == before
+    press(session._look, session._model, " ")
+    assert not session._take(lines[2:])
+    row = next(line for line in shown() if "192.0.2.1" in line)
+    assert row.replace("\x1b[7m", "").split()[1:5] == ["0", "0", "0", "2.00MB"]
+
+
 def test_rows_without_a_name_are_not_looked_into() -> None:
     """There is no condition for what is not known."""
     look = Look("pods", [], [])
