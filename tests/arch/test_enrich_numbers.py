@@ -159,3 +159,22 @@ def test_names() -> None:
     _, some, most = _enrich("names, passive")
     assert f"a flow {some} µs with 10,000" in text
     assert f"{most} with 100,000" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "measured"),
+    [
+        ("JSON, `otel`", "JSON, otel"),
+        ("JSON, `netobserv`", "JSON, netobserv"),
+        ("`key=value`", "key=value"),
+        ("OTLP logs", "OTLP logs"),
+        ("Parquet's journal", "Parquet's journal"),
+        ("sums of Prometheus and OTLP, by both namespaces", "series, by namespaces"),
+        ("the same by both names, of which 2,000 have room", "series, by names"),
+    ],
+)
+def test_outputs(words: str, measured: str) -> None:
+    """Encoding without, with new entities, and with those of the batch before."""
+    (found,) = [one for one in TABLES["outputs"] if one[0] == f"{measured}, 10,000"]
+    _, without, new, _, same, _ = found
+    assert f"| {words} | {without} | {new} | {same} |" in page("outputs")
