@@ -7,6 +7,7 @@ import sys
 from benchmarks import (
     bench_agent,
     bench_agents,
+    bench_counted,
     bench_dns,
     bench_downstream,
     bench_enrich,
@@ -43,6 +44,7 @@ BENCHMARKS = {
     "kube": bench_kube.run,
     "agents": bench_agents.run,
     "downstream": bench_downstream.run,
+    "counted": bench_counted.run,
 }
 
 

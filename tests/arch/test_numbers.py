@@ -1,4 +1,4 @@
-"""What docs/enrich says of costs is what the benchmarks last measured, to the digit."""
+"""What documents say of costs is what the benchmarks last measured, to the digit."""
 
 from __future__ import annotations
 
@@ -178,3 +178,10 @@ def test_outputs(words: str, measured: str) -> None:
     (found,) = [one for one in TABLES["outputs"] if one[0] == f"{measured}, 10,000"]
     _, without, new, _, same, _ = found
     assert f"| {words} | {without} | {new} | {same} |" in page("outputs")
+
+
+def test_counting_once() -> None:
+    """CPU time and memory of ClickHouse."""
+    text = " ".join((ROOT / "docs" / "downstream" / "README.md").read_text().split())
+    _, cpu, memory = row("counted", "counted_once")
+    assert f"took {cpu} s of CPU time and {memory} MB" in text
