@@ -153,6 +153,7 @@ def test_the_users_configuration_is_over_the_charts(tmp_path: Path) -> None:
         "spool": {"enabled": True, "octets": "2GiB"},
         "config": {
             "capture": {"sampling": 4, "pin": "", "flow_memory": 1073741824},
+            "metrics": {"page": True},
             "agent": {"name": "mine", "interface": "external"},
             "enrich": {"kubernetes": None},
             "sinks": ["stdout"],
@@ -162,6 +163,7 @@ def test_the_users_configuration_is_over_the_charts(tmp_path: Path) -> None:
     assert (config.capture.sampling, config.capture.pin) == (4, "")
     assert config.capture.flow_memory == 1 << 30
     assert config.spool.octets == 2 << 30
+    assert (config.metrics.page, config.metrics.host_port()[1]) == (True, 9401)
     assert [sink.type for sink in config.sinks] == ["prometheus", "prometheus", "stdout"]
     assert config.agent.name == "mine"
     assert config.enrich.kubernetes is None

@@ -76,7 +76,7 @@ class Follower:
             self._thread.join()
 
     def _run(self) -> None:
-        # Imported here: 20 MB that only agents with a cache need.
+        # Imported here: only agents with a cache need it.
         import grpc
 
         failures = 0

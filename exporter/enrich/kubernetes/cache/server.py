@@ -62,7 +62,7 @@ class CacheServer:
         Raises:
             ConfigError: If there is no server to ask, or the address cannot be had.
         """
-        # Imported here: 20 MB that only the cache needs.
+        # Imported here: only the cache needs it.
         import grpc
         from grpc import aio
 
