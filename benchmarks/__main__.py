@@ -6,15 +6,20 @@ import sys
 
 from benchmarks import (
     bench_agent,
+    bench_agents,
+    bench_counted,
     bench_dns,
     bench_downstream,
     bench_enrich,
+    bench_expressions,
+    bench_footprint,
     bench_kernel,
     bench_kube,
     bench_load,
     bench_maps,
     bench_outputs,
     bench_pipeline,
+    bench_processes,
     bench_ring,
     bench_sinks,
 )
@@ -24,6 +29,9 @@ BENCHMARKS = {
     "kernel": bench_kernel.run,
     "pipeline": bench_pipeline.run,
     "enrich": bench_enrich.run,
+    "expressions": bench_expressions.run,
+    "footprint": bench_footprint.run,
+    "processes": bench_processes.run,
     "startup": bench_agent.startup,
     "agent": bench_agent.run,
     "maps": bench_maps.run,
@@ -34,7 +42,9 @@ BENCHMARKS = {
     "outputs": bench_outputs.run,
     "dns": bench_dns.run,
     "kube": bench_kube.run,
+    "agents": bench_agents.run,
     "downstream": bench_downstream.run,
+    "counted": bench_counted.run,
 }
 
 

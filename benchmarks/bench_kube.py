@@ -120,14 +120,15 @@ def _watched(server: ApiServer, cluster: Cluster, pods: list[Pod]) -> None:
 
 
 @contextmanager
-def _cache(config: Path) -> Iterator[str]:
+def cache(config: Path) -> Iterator[tuple[str, int]]:
+    """One as a process: its address and its number."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     command = [PROGRAM, "kube-cache", "--kubeconfig", str(config), "--listen", address]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        yield address
+        yield address, process.pid
     finally:
         process.terminate()
         process.wait()
@@ -144,7 +145,7 @@ def _through_cache(config: Path, cluster: Cluster, pods: list[Pod]) -> tuple[flo
 
     told: list[tuple[int, int]] = []
     complete = threading.Event()
-    with _cache(config) as address, grpc.insecure_channel(address) as channel:
+    with cache(config) as (address, _), grpc.insecure_channel(address) as channel:
         follow = channel.unary_stream(
             METHOD,
             request_serializer=kube_cache_pb2.Position.SerializeToString,

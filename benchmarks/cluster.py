@@ -1,8 +1,7 @@
 """
 ``python -m benchmarks.cluster``: what a cluster of so many nodes costs, on paper.
 
-Numbers that were measured are read from ``results/``, newest first; those of
-``docs/enrich/kubernetes.md`` are written down here with that source. What nobody measured is an
+Numbers that were measured are read from ``results/``, newest first. What nobody measured is an
 assumption, an option of the command. Each line of the output says what it is made of. Partitions
 and brokers are whole numbers; "cores" leave as much room as is assumed.
 """
@@ -83,9 +82,8 @@ _MEASURED = (
     ("otelcol, a flow", "us", "downstream", ("otelcol", "logs, gRPC"), "us per flow"),
     ("gRPC sink, a flow", "us", "sinks", ("grpc", "pbflow.Records"), "CPU us per flow"),
 )  # fmt: skip
-_KUBERNETES_MB = Input(
-    "kubernetes, memory, a pod", 19e6 / 10_000, "octets", "docs/enrich/kubernetes.md"
-)
+#: Pods of the table ``agents``.
+_PODS = 10_000
 
 
 @dataclass(frozen=True)
@@ -351,7 +349,8 @@ def inputs(results: Results, assumed: dict[str, float], chosen: Chosen) -> dict[
     Raises:
         NotMeasured: If the results lack one.
     """
-    made = [_KUBERNETES_MB]
+    memory, source = results.find("agents", ("one agent, owners: names",), "MB")
+    made = [Input("kubernetes, memory, a pod", memory * 1e6 / _PODS, "octets", source)]
     for name, unit, table, words, column in (*_MEASURED, *chosen.rows()):
         made.append(Input(name, *_with(results.find(table, words, column), unit)))
     flows = assumed["flows"] * assumed["drain"]

@@ -30,15 +30,15 @@ _DIRECTORY = tempfile.TemporaryDirectory()
 def enrichers() -> list[tuple[str, Callable[[int], Enricher | AddressSource]]]:
     """What each costs alone; the second half of GeoIP finds what the first has looked up."""
     return [
-        (f"networks, {_PREFIXES:,} prefixes", lambda _: NetworkNames(_networks())),
-        ("geoip, cities: a record for 16 or 65,536 addresses", lambda _: sources(_geoip())[0]),
+        (f"networks, {_PREFIXES:,} prefixes", lambda _: NetworkNames(networks())),
+        ("geoip, cities: a record for 16 or 65,536 addresses", lambda _: sources(geoip())[0]),
         ("services", lambda _: ServiceNames(ServicesConfig())),
         ("cloud", lambda _: CloudPlace(CloudConfig(provider="aws", zone="a"))),
     ]
 
 
 @cache
-def _networks() -> NetworksConfig:
+def networks() -> NetworksConfig:
     """Random prefixes of 10.0.0.0/8 and 2001:db8::/32, nested, each with a name and a zone."""
     rng = np.random.default_rng(1)
     cidrs = {"10.0.0.0/8", "2001:db8::/32"}
@@ -54,7 +54,7 @@ def _networks() -> NetworksConfig:
 
 
 @cache
-def _geoip() -> GeoIpConfig:
+def geoip() -> GeoIpConfig:
     """Cities in all of the benchmark's addresses: 6,000 records in 10.0.0.0/8."""
 
     def rows() -> Iterator[tuple[str, Any]]:

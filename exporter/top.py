@@ -17,6 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from exporter.batch.batch import FlowBatch
+from exporter.batch.record import WITH_PORTS
 from exporter.errors import ConfigError
 from exporter.fanout.tap import Tap
 from exporter.observe import Chosen, Wanted, follow
@@ -73,22 +74,27 @@ def _pair(key: Key) -> Conditions:
     return [(f"{side}-ip", address) for side in ("from", "to") for address in key]
 
 
+def _port(key: Key) -> Conditions:
+    """Protocols without ports have no condition for one: their row has 0."""
+    protocol, port = key
+    return [("protocol", protocol)] + [("port", port)] * (int(protocol) in WITH_PORTS)
+
+
+def _interface(key: Key) -> Conditions:
+    """A row is of one direction."""
+    return [("interface", key[0]), ("traffic-direction", ("ingress", "egress")[key[1] == "1"])]
+
+
 VIEWS: dict[str, View] = {
     "talkers": _ends("ADDRESS", "addr", narrow="ip"),
     "pairs": View(
         "ADDRESSES", ("src_addr", "dst_addr"), ("dst_addr", "src_addr"), _pair, "ports"
     ),
-    "ports": View(
-        "PORT", ("ip_protocol", "service_port"), (),
-        lambda key: [("protocol", key[0]), ("port", key[1])], "talkers",
-    ),
+    "ports": View("PORT", ("ip_protocol", "service_port"), (), _port, "talkers"),
     "protocols": View(
         "PROTOCOL", ("ip_protocol",), (), lambda key: [("protocol", key[0])], "ports"
     ),
-    "interfaces": View(
-        "INTERFACE", ("interface", "flow_direction"), (),
-        lambda key: [("interface", key[0])], "talkers",
-    ),
+    "interfaces": View("INTERFACE", ("interface", "flow_direction"), (), _interface, "talkers"),
     "pods": _ends("POD", "k8s_namespace_name", "k8s_pod_name", narrow="pod"),
     "workloads": _ends(
         "WORKLOAD", "k8s_namespace_name", "k8s_owner_name", narrow="workload", below="pods"

@@ -12,6 +12,7 @@ import logging
 import socket
 import time
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -129,10 +130,15 @@ def _route_source(family: socket.AddressFamily) -> str:
 
 
 def _interface_address(name: str, families: tuple[socket.AddressFamily, ...]) -> str:
-    """The first global address, of one interface or of all but loopback; else any scope."""
+    """
+    The first global address, of one interface or of all but loopback; else any scope.
+
+    First is the lowest index, and of an interface's own the order that the kernel has them in, so
+    that a second address that comes later changes nothing.
+    """
     from pyroute2 import IPRoute
 
-    candidates: list[tuple[int, int, str]] = []
+    candidates: list[tuple[tuple[int, int, int], str]] = []
     index = _index(name) if name else 0
     if index is None:
         return ""
@@ -140,8 +146,9 @@ def _interface_address(name: str, families: tuple[socket.AddressFamily, ...]) ->
         for message in netlink.get_addr():
             rank = _rank(message, index, families)
             if rank is not None:
-                candidates.append((message["scope"], rank, message.get("address")))
-    return min(candidates)[2] if candidates else ""
+                order = message["scope"], rank, message["index"]
+                candidates.append((order, message.get("address")))
+    return min(candidates, key=itemgetter(0))[1] if candidates else ""
 
 
 def _rank(message: Any, index: int, families: tuple[socket.AddressFamily, ...]) -> int | None:

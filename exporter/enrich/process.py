@@ -9,6 +9,7 @@ before its last, does not stand for all of the row: then it is unknown.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,8 @@ from exporter.enrich.base import State
 #: way through a queue; for TCP, until the connection is closed.
 _LATE, _LATE_TCP = 20_000_000, 1_000_000_000
 
+#: Seconds for which a loss is a problem.
+_RECENT = 60.0
 #: Processes that may be looked for on the thread that drains: some 50 us each.
 _LOOKS = 200
 
@@ -94,9 +97,12 @@ class Processes:
         config: ProcessConfig,
         owners: Callable[[], OwnerReader | None],
         watcher: SocketWatcher | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._owners = owners
         self._watcher = SocketWatcher(config.sockets) if watcher is None else watcher
+        self._clock = clock
+        self._lost, self._lost_at = 0, -_RECENT
         self._hits = self._misses = 0
 
     def open(self) -> None:
@@ -109,13 +115,18 @@ class Processes:
         self._watcher.close()
 
     def state(self) -> State:
-        """Hits are sockets whose owner was known, misses those whose was not."""
-        lost = self._watcher.lost()
-        problem = self._watcher.problem or (
-            f"{lost} sockets came faster than they could be noted" if lost else ""
-        )
-        table = self._watcher.table
-        return State(problem, self._hits, self._misses, table.evictions, len(table))
+        """
+        Hits are ends whose socket's owner was known, misses those whose was not; ends of no socket
+        are neither. ``lost`` are events that the kernel had no room for, a problem for a minute.
+        """
+        problem = self._watcher.problem
+        if not problem and self._clock() - self._lost_at < _RECENT:
+            problem = (
+                f"{self._lost} sockets came faster than they could be noted since the start, the "
+                "last of them within a minute: processes are missing"
+            )
+        table, events = self._watcher.table, {"lost": self._lost}
+        return State(problem, self._hits, self._misses, table.evictions, len(table), events=events)
 
     def apply(self, batch: FlowBatch) -> FlowBatch:
         """Add process and container of either end."""
@@ -123,6 +134,9 @@ class Processes:
         if reader is None or not len(batch):
             return batch
         self._watcher.catch_up(_LOOKS)
+        lost = self._watcher.lost()
+        if lost > self._lost:
+            self._lost, self._lost_at = lost, self._clock()
         ends = reader.ends(batch)
         # Both ends at once: sockets are fewer than rows, and pairs of owner and cgroup fewer still.
         cookies = np.concatenate([one.cookies for one in ends])
@@ -138,7 +152,7 @@ class Processes:
         rows[~_lived(batch, sockets, there, numbers)] = 0
         known = int(np.count_nonzero(sockets.owners[numbers]))
         self._hits += known
-        self._misses += 2 * len(batch) - known
+        self._misses += len(there) - known
         of_ends = np.zeros(2 * len(batch), np.uint32)
         of_ends[there] = rows
         added = []

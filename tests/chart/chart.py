@@ -85,7 +85,10 @@ CASES: dict[str, Values] = {
         },
     },
     "podmonitor": {
-        "podMonitor": {"enabled": True, "tlsConfig": {"insecureSkipVerify": True}},
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"},
+                       "tlsConfig": {"insecureSkipVerify": True},
+                       "relabelings": [{"action": "labeldrop", "regex": "pod"}],
+                       "metricRelabelings": [{"action": "keep", "regex": ".+"}]},
         "metrics": {"service": {"enabled": False}, "tls": {"secretName": "flows-metrics"}},
         "pin": {"enabled": False},
         "runAsNonRoot": True,

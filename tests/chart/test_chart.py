@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -229,6 +228,7 @@ def test_the_users_configuration_is_over_the_charts(tmp_path: Path) -> None:
         "spool": {"enabled": True, "octets": "2GiB"},
         "config": {
             "capture": {"sampling": 4, "pin": "", "flow_memory": 1073741824},
+            "metrics": {"page": True},
             "agent": {"name": "mine", "interface": "external"},
             "enrich": {"kubernetes": None},
             "sinks": ["stdout"],
@@ -238,6 +238,7 @@ def test_the_users_configuration_is_over_the_charts(tmp_path: Path) -> None:
     assert (config.capture.sampling, config.capture.pin) == (4, "")
     assert config.capture.flow_memory == 1 << 30
     assert config.spool.octets == 2 << 30
+    assert (config.metrics.page, config.metrics.host_port()[1]) == (True, 9401)
     assert [sink.type for sink in config.sinks] == ["prometheus", "prometheus", "stdout"]
     assert config.agent.name == "mine"
     assert config.enrich.kubernetes is None
@@ -326,15 +327,22 @@ def test_values_in_the_documents(text: str, tmp_path: Path) -> None:
 
 
 def test_commands_in_the_documents() -> None:
-    """What they set is among the values, and renders."""
+    """What they set is among the values, and renders; their words are those that bash makes."""
     text = "".join(text for language, text in documented() if language == "console")
     lines = [line for line in text.splitlines() if re.match(r"\$ helm (install|upgrade)", line)]
     assert len(lines) >= 4
     for line in lines:
-        words = shlex.split(line)
-        assert words[4] == str(CHART.relative_to(ROOT))
-        given = [f"--set={words[at + 1]}" for at, word in enumerate(words) if word == "--set"]
-        done = helm("template", words[3], *given)
+        # Not shlex: unquoted braces are two words to a shell, and one to shlex.
+        words = subprocess.run(
+            ["bash", "-c", f"printf '%s\\n' {line.removeprefix('$ helm ')}"],
+            capture_output=True, text=True, check=True,
+        ).stdout.splitlines()  # fmt: skip
+        assert words[2] == str(CHART.relative_to(ROOT))
+        flags = [word for word in words[3:] if word not in ("--wait", "--reuse-values")]
+        assert {*flags[::2]} <= {"--namespace", "--set"}
+        pairs = zip(flags[::2], flags[1::2], strict=True)
+        given = [f"--set={value}" for flag, value in pairs if flag == "--set"]
+        done = helm("template", words[1], *given)
         assert done.code == 0, done.error
 
 
@@ -433,6 +441,74 @@ def test_nodes_of_all_kinds() -> None:
         {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]},
         {"key": "virtual", "operator": "DoesNotExist"},
     ]}]  # fmt: skip
+
+
+def _chosen(selector: Mapping[str, str], workloads: list[Object]) -> list[str]:
+    """Kinds of the workloads whose pods have all labels of a selector."""
+    return [
+        one["kind"] for one in workloads
+        if selector.items() <= one["spec"]["template"]["metadata"]["labels"].items()
+    ]  # fmt: skip
+
+
+def test_objects_choose_their_own_pods() -> None:
+    """Agents or the cache, never both; by ports that they have, at names that there are."""
+    objects = render(CASES["everything"]) + render(CASES["podmonitor"])[1:]
+    pods = [
+        one for one in render(CASES["everything"]) if one["kind"] in ("DaemonSet", "Deployment")
+    ]
+    chosen = {
+        (one["kind"], one["metadata"]["name"].removeprefix("t-flow-exporter")): _chosen(
+            spec.get("podSelector", selector).get("matchLabels", selector), pods
+        )
+        for one in objects
+        for spec in [one.get("spec", {})]
+        for selector in [spec.get("selector") or {}]
+        if selector or "podSelector" in spec
+    }
+    assert chosen == {
+        ("DaemonSet", ""): ["DaemonSet"],
+        ("Service", "-metrics"): ["DaemonSet"],
+        ("ServiceMonitor", ""): ["DaemonSet"],
+        ("PodMonitor", ""): ["DaemonSet"],
+        ("Deployment", "-kube-cache"): ["Deployment"],
+        ("Service", "-kube-cache"): ["Deployment"],
+        ("PodDisruptionBudget", "-kube-cache"): ["Deployment"],
+        ("NetworkPolicy", "-kube-cache"): ["Deployment"],
+    }
+    for workload, name in zip(pods, ("metrics", "grpc"), strict=True):
+        ports = container(workload)["ports"]
+        assert [one["name"] for one in ports] == [name]
+
+
+def test_who_goes_first() -> None:
+    """The class that is made is the one that agents have; another, if that is named."""
+    objects = render({})
+    (made,) = [one for one in objects if one["kind"] == "PriorityClass"]
+    spec = one_of(objects, "DaemonSet")["spec"]["template"]["spec"]
+    assert spec["priorityClassName"] == made["metadata"]["name"]
+    assert (made["value"], made["preemptionPolicy"]) == (1_000_000, "PreemptLowerPriority")
+    assert not made.get("globalDefault")
+    assert pod(CASES["podmonitor"])["priorityClassName"] == "system-node-critical"
+    assert "PriorityClass" not in {one["kind"] for one in render(CASES["podmonitor"])}
+    assert "priorityClassName" not in pod({"priorityClass": {"create": False}})
+
+
+def test_who_may_ask_the_cache() -> None:
+    """Nodes, at its one port; it asks the API server, and nobody else. One pod of it stays."""
+    objects = render(CASES["everything"])
+    policy = one_of(objects, "NetworkPolicy", "t-flow-exporter-kube-cache")["spec"]
+    deployment = one_of(objects, "Deployment", "t-flow-exporter-kube-cache")
+    (port,) = container(deployment)["ports"]
+    assert sorted(policy["policyTypes"]) == ["Egress", "Ingress"]
+    assert policy["ingress"] == [{
+        "from": [{"ipBlock": {"cidr": "10.0.0.0/16"}}, {"ipBlock": {"cidr": "fd00::/64"}}],
+        "ports": [{"port": port["containerPort"], "protocol": "TCP"}],
+    }]  # fmt: skip
+    (egress,) = policy["egress"]
+    assert [one["port"] for one in egress["ports"]] == [443, 6443]
+    budget = one_of(objects, "PodDisruptionBudget", "t-flow-exporter-kube-cache")["spec"]
+    assert budget["maxUnavailable"] < deployment["spec"]["replicas"]
 
 
 def test_agents_of_a_cache_may_ask_nobody() -> None:

@@ -27,6 +27,7 @@ TABLES: dict[str, tuple[list[str], list[list[Any]]]] = {
         [["octets of a list, a pod", 5000, 100], ["CPU us of a list, a pod", "40.0", "-"],
          ["octets of a change, a watch", 6000, 50], ["CPU us of a change, a watch", "100", "-"]],
     ),
+    "agents": (["what", "MB"], [["one agent, owners: names", "19.0"]]),
     "sinks": (
         ["sink", "variant", "CPU us per flow", "octets per flow"],
         [["grpc", "pbflow.Records", "1", "120"], ["kafka", "packed, confluent", "3", "100"]],
@@ -161,7 +162,7 @@ def test_each_number_says_where_it_is_from(results: Results) -> None:
 
 def test_a_missing_number_names_its_benchmark(tmp_path: Path) -> None:
     """One line, and what to run."""
-    with pytest.raises(NotMeasured, match="no table enrich: run `python -m benchmarks enrich`"):
+    with pytest.raises(NotMeasured, match="no table agents: run `python -m benchmarks agents`"):
         known(_only(tmp_path, "kernel"))
     with pytest.raises(NotMeasured, match=r"no row .* in kernel: run `python"):
         _only(tmp_path, "kernel").find("kernel", ("IPv5",), "ours")

@@ -6,12 +6,14 @@ import argparse
 from collections import defaultdict
 from dataclasses import replace
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given
 
 from exporter import cli_top
-from exporter.batch.batch import FlowBatch, Window
+from exporter.batch.attributes import SIDES, EndAttribute, Entities
+from exporter.batch.batch import FlowBatch, Interface, Point, Window
 from exporter.batch.match import Match
 from exporter.batch.record import FlowRecord, records
 from exporter.cli_top import ORDERS, Look, press, screen, spark
@@ -117,6 +119,51 @@ def test_looking_into_a_row(name: str) -> None:
     assert view.below in VIEWS
 
 
+def known() -> FlowBatch:
+    """Flows of 1, 2, 4, ... octets, so that a sum says of which it is; ends have names."""
+    points = [Point(0, ifindex, direction) for ifindex in (1, 2) for direction in (0, 1)]
+    rows = [
+        Row(src_addr="10.0.0.1", dst_addr="10.0.0.2", dst_port=443),
+        Row(src_addr="10.0.0.2", dst_addr="10.0.0.1", src_port=443, dst_port=40000),
+        Row(src_addr="10.0.0.1", dst_addr="10.0.0.3", ip_protocol=17, dst_port=443),
+        Row(src_addr="10.0.0.3", dst_addr="10.0.0.2", ip_protocol=1, src_port=0, dst_port=0),
+    ]
+    rows = [
+        replace(row, octet_count_l2=1 << n, points=(points[n],), ifindex=points[n].ifindex,
+                direction=points[n].direction)
+        for n, row in enumerate(rows)
+    ]  # fmt: skip
+    # Of 10.0.0.1, .2 and .3; the first two are one workload's, and the last is alone in "other".
+    values = {
+        "k8s.namespace.name": (None, "shop", "shop", "other"),
+        "k8s.pod.name": (None, "web-1", "web-2", "web-1"),
+        "k8s.owner.name": (None, "web", "web", "web"),
+        "domain": (None, "one.example", "two.example", "one.example.org"),
+    }
+    entities = tuple(
+        Entities(np.array([int(getattr(row, f"{short}_addr")[-1]) for row in rows], np.uint32),
+                 {EndAttribute(path, "").of(side): some for path, some in values.items()})
+        for side, short in zip(SIDES, ("src", "dst"), strict=True)
+    )  # fmt: skip
+    names = {point: Interface(f"eth{point.ifindex}") for point in points}
+    return replace(make_batch(*rows, interfaces=names), entities=entities)
+
+
+@pytest.mark.parametrize("name", [name for name, view in VIEWS.items() if view.narrow])
+def test_a_row_leads_to_its_own_flows(name: str) -> None:
+    """What a row was summed of is what its conditions choose: all of it, and nothing else."""
+    view, batch = VIEWS[name], known()
+    assert view.narrow is not None
+    rows = told(Summary(view).add(batch))
+    assert len(rows) > 1
+    for key, (_, everything) in rows.items():
+        of_row = 0
+        for octets, _, _ in everything:
+            of_row |= octets
+        chosen = Match(view.narrow(key)).mask(batch)
+        assert int(batch.octet_count_l2[chosen].sum()) == of_row, key
+
+
 def test_pairs_narrow() -> None:
     """Flows between both, either way, and none else."""
     batch = make_batch(
@@ -219,7 +266,28 @@ def test_keys() -> None:
     assert look.order == "packets"
     press(look, found, " ")
     assert look.stopped
+    assert "stopped" in screen(found, look, 80, 24)[1]
     assert press(look, found, "q")
+
+
+def test_a_screen_that_was_stopped() -> None:
+    """What comes meanwhile changes nothing on it; what comes afterwards does, and has all sums."""
+    session = cli_top._Session(None, Look("talkers", [], []), 0)  # type: ignore[arg-type]
+    summary = Summary(VIEWS["talkers"])
+    lines = [summary.add(replace(batch, window=WINDOW)) for batch in (BUSY, BUSY, QUIET)]
+
+    def shown() -> list[str]:
+        return screen(session._model, session._look, 80, 24)[2:]
+
+    assert not session._take(lines[:1])
+    before = shown()
+    press(session._look, session._model, " ")
+    assert not session._take(lines[1:2])
+    assert shown() == before
+    press(session._look, session._model, " ")
+    assert not session._take(lines[2:])
+    row = next(line for line in shown() if "192.0.2.1" in line)
+    assert row.replace("\x1b[7m", "").split()[1:5] == ["0", "0", "0", "2.00MB"]
 
 
 def test_rows_without_a_name_are_not_looked_into() -> None:

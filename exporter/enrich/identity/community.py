@@ -63,7 +63,7 @@ class CommunityId(Local):
 
     name = "community_id"
     requires: tuple[str, ...] = ("key",)
-    provides: tuple[str, ...] = ()
+    provides: tuple[str, ...] = ("added",)
     attributes: tuple[Attribute, ...] = (COMMUNITY_ID,)
 
     def __init__(self, seed: int = 0, *, base64: bool = True) -> None:

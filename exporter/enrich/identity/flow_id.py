@@ -45,7 +45,7 @@ class FlowId(Local):
 
     name = "flow_id"
     requires: tuple[str, ...] = ("key",)
-    provides: tuple[str, ...] = ()
+    provides: tuple[str, ...] = ("added",)
     attributes: tuple[Attribute, ...] = (FLOW_ID,)
 
     def apply(self, batch: FlowBatch) -> FlowBatch:

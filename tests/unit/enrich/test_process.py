@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from exporter.batch.batch import FlowBatch
 from exporter.batch.clock import unix_offset_ns
 from exporter.batch.record import records
+from exporter.capture import sockets
 from exporter.capture.cgroups import Belonging
 from exporter.capture.owners import Owned, OwnerReader
 from exporter.capture.sockets import Owner, SocketTable, SocketWatcher
@@ -136,6 +138,56 @@ def test_without_sockets() -> None:
     batch = flows((1000, 80, 1))
     assert made(Watcher(), owned(batch, [0])).apply(batch) is batch
     assert Processes(ProcessConfig(), lambda: None, Watcher()).apply(batch) is batch
+
+
+def test_counts() -> None:
+    """Ends whose socket's owner was known are hits, others misses; ends of no socket neither."""
+    watcher = Watcher()
+    watcher.table.put(7, Owner(70, "client"), 1)
+    batch = flows((1000, 80, 1), (1001, 80, 1), (1002, 80, 1))
+    enricher = made(watcher, owned(batch, [7, 8, 0]))
+    enricher.apply(batch)
+    state = enricher.state()
+    assert (state.hits, state.misses, state.entries, state.problem) == (1, 1, 1, "")
+
+
+def test_a_kernel_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without cgroup2 it says so, in one line, and goes on with what it finds by itself."""
+    monkeypatch.setattr(sockets, "cgroup_root", lambda: None)
+    batch = flows((1000, 80, 1))
+    reader = OwnerReader()
+    reader.note(owned(batch, [7]), 1 << 63, OFFSET)
+    enricher = Processes(ProcessConfig(), lambda: reader)
+    enricher.open()
+    try:
+        assert enricher.state().problem == (
+            "the kernel does not tell who makes sockets: no cgroup2 file system is mounted"
+        )
+        enricher._watcher.table.put(7, Owner(70, "found"))
+        (one,) = said(enricher.apply(batch))
+        assert one["source.process.command"] == "found"
+    finally:
+        enricher.close()
+
+
+def test_losses_are_a_problem_for_a_minute() -> None:
+    """With their number, which is counted for good."""
+    now, lost = [0.0], [0]
+
+    class Losing(Watcher):
+        def lost(self) -> int:
+            return lost[0]
+
+    batch, reader = flows((1000, 80, 1)), OwnerReader()
+    enricher = Processes(ProcessConfig(), lambda: reader, Losing(), lambda: now[0])
+    enricher.apply(batch)
+    assert enricher.state().problem == ""
+    lost[0] = 5
+    enricher.apply(batch)
+    assert "5 sockets came faster than they could be noted" in enricher.state().problem
+    now[0] = 61.0
+    enricher.apply(batch)
+    assert (enricher.state().problem, enricher.state().events) == ("", {"lost": 5})
 
 
 def test_a_table_forgets_the_oldest() -> None:

@@ -88,6 +88,14 @@ def test_nothing_to_name() -> None:
     assert names() == []
 
 
+def test_counts() -> None:
+    """Rows with a name, rows with ports and none; those without ports are neither."""
+    enricher = ServiceNames(ServicesConfig())
+    some = [flow(40000, 443), flow(22, 40000), flow(40000, 40001), flow(443, 443, protocol=1)]
+    enricher.apply(make_batch(*some))
+    assert (enricher.state().hits, enricher.state().misses) == (2, 1)
+
+
 def test_as_the_system_says() -> None:
     """Each of the agent's own names is what getservbyport(3) says, where the system has one."""
     if not Path("/etc/services").exists():

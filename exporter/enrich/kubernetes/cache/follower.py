@@ -24,6 +24,11 @@ _OPTIONS = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_receive_message_length", 64 << 20),
+    # Else a channel waits ever longer before it connects, up to two minutes, whatever we try.
+    ("grpc.initial_reconnect_backoff_ms", int(1000 * FIRST)),
+    # For one attempt: an address may answer nothing at all.
+    ("grpc.min_reconnect_backoff_ms", int(1000 * AWAY)),
+    ("grpc.max_reconnect_backoff_ms", int(1000 * AWAY)),
     ("grpc.enable_http_proxy", 0),
 ]
 
@@ -71,7 +76,7 @@ class Follower:
             self._thread.join()
 
     def _run(self) -> None:
-        # Imported here: 20 MB that only agents with a cache need.
+        # Imported here: only agents with a cache need it.
         import grpc
 
         failures = 0
@@ -109,7 +114,7 @@ class Follower:
         self._seen = None
 
     def _take(self, changes: pb.Changes) -> None:
-        if changes.labels or changes.annotations or not self._extra:
+        if changes.labels or changes.annotations or (changes.begins and not self._extra):
             self._extra = self._places(changes)
         now = time.time_ns()
         known = now - changes.age_ns
@@ -124,8 +129,10 @@ class Follower:
         if changes.epoch:
             self._position = pb.Position(epoch=changes.epoch, sequence=changes.sequence)
             self.caught_up_ns = known
-        # Nothing but the last message of a part says how far one has come.
-        self.in_doubt = changes.in_doubt or not changes.epoch
+        # Nothing but the last message of a part says how far one has come. A cache that has listed
+        # nothing yet knows less than we do, unless the API server is there for it.
+        knows_nothing = bool(changes.problem) and not (changes.begins or changes.changes)
+        self.in_doubt = changes.in_doubt or not (changes.epoch or knows_nothing)
         self.problem = f"cache: {changes.problem}" if changes.problem else ""
 
     def _moment(self, now: int, known: int) -> Moment:

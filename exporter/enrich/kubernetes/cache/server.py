@@ -62,7 +62,7 @@ class CacheServer:
         Raises:
             ConfigError: If there is no server to ask, or the address cannot be had.
         """
-        # Imported here: 20 MB that only the cache needs.
+        # Imported here: only the cache needs it.
         import grpc
         from grpc import aio
 
@@ -105,7 +105,7 @@ class CacheServer:
         try:
             while not all(one.caught_up_ns for one in self._reflectors):
                 # Nothing is better than half: what is not in a list is gone.
-                yield pb.Changes(problem=self._problem()).SerializeToString()
+                yield self._not_yet()
                 await asyncio.sleep(BEAT)
             yield self._header()
             epoch, sequence = position.epoch, position.sequence
@@ -139,6 +139,10 @@ class CacheServer:
             )
             found.append(b"".join((head.SerializeToString(), *part)))
         return found
+
+    def _not_yet(self) -> bytes:
+        words = self._problem() or "not listed yet"
+        return pb.Changes(problem=words, in_doubt=self._in_doubt()).SerializeToString()
 
     def _header(self) -> bytes:
         header = pb.Changes(labels=self._config.labels, annotations=self._config.annotations)
