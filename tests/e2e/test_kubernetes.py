@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -40,6 +39,7 @@ from tests.e2e.cluster import Cluster, Pod
 from tests.e2e.net import End, Network, connect, plug
 from tests.e2e.population import Population, populate
 from tests.e2e.truth import Truth, packed
+from tests.servers import free_port
 
 SECOND = 1_000_000_000
 PODS = 10_000
@@ -500,9 +500,7 @@ def opened(config: KubernetesConfig) -> Iterator[KubernetesSource]:
 def cache_of(world: World) -> Iterator[str]:
     """``flow-exporter kube-cache`` as a process."""
     kubeconfig = world.config().kubeconfig
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen(
         [PROGRAM, "kube-cache", "--kubeconfig", str(kubeconfig), "--listen", address,
          "--labels", "other,app"],
