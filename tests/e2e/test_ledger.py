@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,7 +164,7 @@ def test_stopped_under_traffic(network: Network, tmp_path: Path) -> None:
         for _ in range(3):
             with Agent(one.netns, tmp_path, "--interfaces", one.device, "--drain-interval", "60s"
                        ) as agent:  # fmt: skip
-                time.sleep(0.7)
+                wait_until(partial(_has_sent, one, one.counters().tx_packets + 20_000), "it sends")
                 assert tcx_programs(one) == 2, "this is how the check would see one left behind"
                 before = one.counters()
                 assert agent.stop() == 0, agent.log
