@@ -59,9 +59,10 @@ class Netns:
         return ip("-n", self.name, *arguments)
 
     def ips(self, *commands: Sequence[str]) -> None:
-        """Some commands of ``ip`` by one process; none if there are none."""
+        """Some commands of ``ip`` by one process; none if there are none. No word has a '."""
         if commands:
-            lines = "".join(" ".join(command) + "\n" for command in commands)
+            quoted = (" ".join(f"'{word}'" for word in command) for command in commands)
+            lines = "".join(f"{command}\n" for command in quoted)
             ip("-n", self.name, "-batch", "-", said=lines)
 
     def command(self, *arguments: str) -> list[str]:
