@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import signal
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from exporter.enrich.kubernetes.config import KubernetesConfig
 from exporter.errors import ConfigError
-from exporter.quantities import join_host_port, split_host_port
-from exporter.telemetry import setup_log
 
 DONE = 0
 
@@ -31,8 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """The command. Returns its exit code."""
-    # Imported here: other commands need neither NumPy nor gRPC.
+    # Imported here: other commands, and each press of the tabulator key, need none of them.
+    import asyncio
+
+    from pydantic import ValidationError
+
     from exporter.enrich.kubernetes.cache.server import CacheServer
+    from exporter.enrich.kubernetes.config import KubernetesConfig
+    from exporter.quantities import join_host_port, split_host_port
+    from exporter.telemetry import setup_log
 
     setup_log(parsed.log_level)
     names = ("kubeconfig", "context", "labels", "annotations", "owners")

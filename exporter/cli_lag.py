@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 from exporter import cli_consume
 from exporter.errors import ConfigError, ExporterError
-from exporter.quantities import split_host_port
-from exporter.telemetry import EXPOSITION_TYPE, printable, setup_log
 
 if TYPE_CHECKING:
     from exporter.lag import Groups, Place
@@ -58,6 +56,7 @@ def scraped(groups: Groups) -> Answer:
     """What Prometheus gets, asked of the brokers now; while they are away 503, and why."""
     from exporter.lag import metrics
     from exporter.status import text
+    from exporter.telemetry import EXPOSITION_TYPE
 
     try:
         return 200, EXPOSITION_TYPE, metrics(groups.read())
@@ -66,7 +65,9 @@ def scraped(groups: Groups) -> Answer:
 
 
 def _serve(groups: Groups, address: str) -> int:
+    from exporter.quantities import split_host_port
     from exporter.status import StatusServer
+    from exporter.telemetry import setup_log
 
     setup_log("info")
     try:
@@ -94,6 +95,8 @@ def show(places: list[Place], *, as_text: bool) -> None:
                 "read": one.read, "end": one.end, "lag": one.lag,
             }))  # fmt: skip
         return
+    from exporter.telemetry import printable
+
     rows = [("GROUP", "TOPIC", "PARTITION", "READ", "END", "LAG")]
     for one in places:
         read = "-" if one.read is None else f"{one.read:,}"

@@ -128,6 +128,8 @@ class Service:
                 self._capturing = False
                 if self._reloading is not None:
                     self._reloading.join()
+                if self._telemetry is not None:
+                    self._telemetry.pause()
                 self.pipeline.stop()
                 if self._telemetry is not None:
                     self._telemetry.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -82,15 +84,45 @@ class Server:
         return self._process is None or self._process.poll() is not None
 
 
-def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[int]:
-    """Ports of 127.0.0.1 that nobody has now, chosen by the system."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket(type=kind)) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+def _never_chosen_by_the_system() -> Iterator[int]:
+    """
+    Ports that no socket gets unless it asks for them, each once, from any of them on.
+
+    The system's own choice is no good for a port that is bound later, or bound again after a
+    restart: any connection or server of the machine may be given it in between, and a client that
+    is refused may at last be connected to itself.
+    """
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = [port for port in range(10_000, 1 << 16) if not low <= port <= high]
+    start = random.randrange(len(ports))
+    yield from ports[start:] + ports[:start]
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+_ports = _never_chosen_by_the_system()
+
+
+def free_ports(
+    count: int, kind: socket.SocketKind = socket.SOCK_STREAM, host: str = "127.0.0.1"
+) -> list[int]:
+    """
+    Ports of the loopback interface that nobody has now, and that nobody is given unasked.
+
+    Raises OSError if the machine has no such address.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = next(_ports)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError as err:
+                if err.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                found.append(port)
+    return found
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM, host: str = "127.0.0.1") -> int:
     """One of them."""
-    return free_ports(1, kind)[0]
+    return free_ports(1, kind, host)[0]

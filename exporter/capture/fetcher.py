@@ -396,7 +396,7 @@ class FlowFetcher:
 
     def fill(self) -> float:
         """How full the active flow map or the ring buffer is, whichever is fuller; 0 to 1."""
-        return max(pressure.ratio for pressure in self._measured())
+        return max((pressure.ratio for pressure in self._measured()), default=0.0)
 
     def pressure(self) -> dict[str, float]:
         """
@@ -459,8 +459,9 @@ class FlowFetcher:
         return self._reader.copy(table, retired.expected, offset_ns, retired.keys)
 
     def _measured(self) -> tuple[Pressure, ...]:
-        """The kernel fills these maps, so the sizes are asked for."""
-        assert self._ring is not None, "open() comes first"
+        """The kernel fills these maps, so the sizes are asked for. None once they are closed."""
+        if self._ring is None:
+            return ()
         flows, ring = self._pressures
         flows.feed(self._flows_created() - self._created_at_swap)
         ring.feed(self._ring.used())

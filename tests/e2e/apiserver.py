@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -27,6 +26,7 @@ from tests.e2e.agent import wait_until
 from tests.e2e.etcd import Etcd
 from tests.e2e.kubeclient import Client, Refused
 from tests.e2e.net import Netns
+from tests.servers import free_ports
 
 #: May do everything.
 _ADMIN = "token-of-the-administrator"
@@ -138,7 +138,8 @@ class ApiServer:
         self._netns = netns
         self._flags = (*_FLAGS, *flags)
         self.authority = Authority(directory)
-        self.port, *self._etcd_ports = _free_ports(3, netns)
+        with netns.entered() if netns else nullcontext():
+            self.port, *self._etcd_ports = free_ports(3)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         (directory / "tokens.csv").write_text(f'{_ADMIN},admin,admin,"system:masters"\n')
         self._audit = directory / "audit.jsonl"
@@ -352,14 +353,3 @@ class ApiServer:
             f"--service-account-key-file={signer}.pem",
             f"--service-account-signing-key-file={signer}.key",
         ]
-
-
-def _free_ports(count: int, netns: Netns | None) -> list[int]:
-    """Ports that nobody has, chosen by the system."""
-    with ExitStack() as stack:
-        if netns:
-            stack.enter_context(netns.entered())
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from exporter.ebpf.netns import entered
@@ -19,10 +20,12 @@ from tests.patience import wait_until
 _numbers = itertools.count()
 
 
-def ip(*arguments: str) -> str:
-    """Run iproute2's ``ip``; its error is the test's."""
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
+def ip(*arguments: str, said: str = "") -> str:
+    """Run iproute2's ``ip``, with what it reads; its error is the test's."""
+    done = subprocess.run(
+        ["ip", *arguments], input=said, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {said}{done.stderr}"
     return done.stdout
 
 
@@ -55,6 +58,13 @@ class Netns:
     def ip(self, *arguments: str) -> str:
         return ip("-n", self.name, *arguments)
 
+    def ips(self, *commands: Sequence[str]) -> None:
+        """Some commands of ``ip`` by one process; none if there are none. No word has a '."""
+        if commands:
+            quoted = (" ".join(f"'{word}'" for word in command) for command in commands)
+            lines = "".join(f"{command}\n" for command in quoted)
+            ip("-n", self.name, "-batch", "-", said=lines)
+
     def command(self, *arguments: str) -> list[str]:
         """An argument vector that runs within the namespace."""
         return ["ip", "netns", "exec", self.name, *arguments]
@@ -85,10 +95,11 @@ class Netns:
 
     def ipv6(self, **settings: int) -> None:
         """Set sysctls of all devices, those to come too."""
-        places = [f"net.ipv6.conf.{where}." for where in ("all", "default")]
-        self.run(
-            "sysctl", "-qw", *(f"{place}{k}={v}" for place in places for k, v in settings.items())
-        )
+        # They are those of the thread's namespace: no processes, which hundreds of tests wait for.
+        with self.entered():
+            for where in ("all", "default"):
+                for name, value in settings.items():
+                    Path(f"/proc/sys/net/ipv6/conf/{where}/{name}").write_text(f"{value}\n")
 
     def snmp(self, protocol: str, counter: str) -> int:
         """A counter of the namespace's own TCP/IP stack: /proc/net/snmp."""
@@ -169,13 +180,16 @@ def connect(one: End, other: End, addresses: Addresses = ((), ())) -> None:
     neighbour discovery.
     """
     for end, own in zip((one, other), addresses, strict=True):
-        for address in own:
-            nodad = ("nodad",) if ":" in address else ()
-            end.netns.ip("addr", "add", address, "dev", end.device, *nodad)
+        end.netns.ips(
+            *(
+                ("addr", "add", address, "dev", end.device, *(("nodad",) if ":" in address else ()))
+                for address in own
+            )
+        )
     switch_on(one, other)
     for end, peer, theirs in ((one, other, addresses[1]), (other, one, addresses[0])):
-        for address in theirs:
-            neighbour(end, address.split("/")[0], peer.netns.mac(peer.device))
+        mac = peer.netns.mac(peer.device) if theirs else ""
+        end.netns.ips(*(_neighbour(end, address.split("/")[0], mac) for address in theirs))
 
 
 def switch_on(*ends: End) -> None:
@@ -200,7 +214,13 @@ def disconnect(end: End) -> Counters:
 
 def neighbour(end: End, address: str, mac: str) -> None:
     """Know a neighbour for good."""
-    end.netns.ip("neigh", "replace", address, "lladdr", mac, "dev", end.device, "nud", "permanent")
+    end.netns.ip(*_neighbour(end, address, mac))
+
+
+def _neighbour(end: End, address: str, mac: str) -> tuple[str, ...]:
+    return (
+        "neigh", "replace", address, "lladdr", mac, "dev", end.device, "nud", "permanent",
+    )  # fmt: skip
 
 
 def no_offload(end: End) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,7 @@ class Otelcol(Server):
 
     def logs(self, mark: int = 0) -> list[dict[str, Any]]:
         """All log records."""
-        return [
-            record
-            for request in self.requests(mark)
-            for resource in request.get("resourceLogs", ())
-            for scope in resource["scopeLogs"]
-            for record in scope["logRecords"]
-        ]
+        return logs_of(self.requests(mark))
 
     def spans(self, mark: int = 0) -> list[dict[str, Any]]:
         """All spans."""
@@ -149,6 +143,17 @@ class Otelcol(Server):
                 "telemetry": {"metrics": {"level": "none"}},
             },
         }
+
+
+def logs_of(requests: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """All log records of some requests."""
+    return [
+        record
+        for request in requests
+        for resource in request.get("resourceLogs", ())
+        for scope in resource["scopeLogs"]
+        for record in scope["logRecords"]
+    ]
 
 
 def attributes(owner: Mapping[str, Any]) -> dict[str, Any]:

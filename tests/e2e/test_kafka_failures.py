@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,7 @@ def test_closing_interrupts_a_delivery(broker: Broker, client: str) -> None:
         threading.Timer(0.5, sink.close).start()
         began = time.monotonic()
         err = reason(sink, message(sink), 30)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15
         assert (err.reason, err.retryable) == ("cancelled", True)
         assert reason(sink, message(sink), 30).reason == "cancelled"
 
@@ -278,7 +279,7 @@ def test_killed_and_restarted_under_traffic(
     client = "kafka-python"
     topic = broker.topic(partitions=3)
     one, other = pair(network)
-    options = f"client={client}&max_flows=500&retry.longest=500ms&retry.timeout=3s"
+    options = f"client={client}&max_flows=500&retry.longest=500ms&retry.timeout=1s"
     with Agent(None, tmp_path, "--netns", one.netns.name, "--interfaces", one.device,
                "--drain-interval", "0.1s",
                "--sink", f"kafka://{broker.address()}/{topic}?{options}") as agent:  # fmt: skip
@@ -288,7 +289,7 @@ def test_killed_and_restarted_under_traffic(
                                1000, "--size", 64, "--first_port", 9)  # fmt: skip
         time.sleep(0.7)
         broker.kill()
-        time.sleep(0.5)
+        wait_until(partial(agent.says, "WARNING sink kafka: "), "the agent says so")
         broker.start()
         traffic.finish(sender)
         counters = disconnect(one)

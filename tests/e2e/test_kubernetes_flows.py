@@ -25,7 +25,7 @@ from tests.e2e.population import Population, populate
 
 #: The measured case has 10000 pods, and the API server is away for 60 s.
 _PODS = int(os.environ.get("TEST_PODS", "1000"))
-_OUTAGE = float(os.environ.get("TEST_OUTAGE", "3"))
+_OUTAGE = float(os.environ.get("TEST_OUTAGE", "1.5"))
 #: Changes before the API server goes, and after it has come back.
 _CHANGES = int(os.environ.get("TEST_CHANGES", "100"))
 _SECOND = 1_000_000_000

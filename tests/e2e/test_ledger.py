@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
-import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,10 @@ def test_fifty_interfaces(network: Network, tmp_path: Path) -> None:
                "--dedupe", "none") as agent:  # fmt: skip
         for number, (one, other) in enumerate(ends):
             connect(one, other, ((f"10.9.{number}.1/24",), (f"10.9.{number}.2/24",)))
-        senders = [
-            traffic.start(hub, "udp", "--host", f"10.9.{number}.2", "--count", 400, "--flows", 20,
-                          "--size", number, "--first_port", 9)
-            for number in range(50)
-        ]  # fmt: skip
-        for sender in senders:
-            traffic.finish(sender)
+        # By one process, which takes turns: fifty take long to start.
+        with hub.entered(), socket.socket(type=socket.SOCK_DGRAM) as sender:
+            for turn, number in product(range(400), range(50)):
+                sender.sendto(bytes(number), (f"10.9.{number}.2", 9 + turn % 20))
         counters = [disconnect(one) for one, _ in ends]
         ledger = agent.wait_drained()
         assert agent.stop() == 0, agent.log
@@ -165,7 +163,7 @@ def test_stopped_under_traffic(network: Network, tmp_path: Path) -> None:
         for _ in range(3):
             with Agent(one.netns, tmp_path, "--interfaces", one.device, "--drain-interval", "60s"
                        ) as agent:  # fmt: skip
-                time.sleep(0.7)
+                wait_until(partial(_has_sent, one, one.counters().tx_packets + 20_000), "it sends")
                 assert tcx_programs(one) == 2, "this is how the check would see one left behind"
                 before = one.counters()
                 assert agent.stop() == 0, agent.log

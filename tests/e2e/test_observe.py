@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from exporter.status import RUN_DIRECTORY, ask
 from tests.e2e import traffic
 from tests.e2e.agent import PROGRAM, Agent, wait_until
 from tests.e2e.net import End, Network, connect
@@ -101,9 +102,8 @@ def test_what_is_asked_for(network: Network, tmp_path: Path) -> None:
         assert [(f["DstPort"], f["Packets"]) for f in flat] == [(40_000, COUNT // FLOWS)]
 
         live = tmp_path / "live"
-        before = threads(agent)
         with following(agent, live, "--protocol", "udp", "--to-port", "42003") as process:
-            wait_until(lambda: threads(agent) == before + 1, "it is served")
+            wait_until(lambda: watchers(agent) == 1, "it is served")
             send(one, V4[1], 42_000, 80)
             wait_until(lambda: live.stat().st_size, "the flow that comes")
             agent.wait_drained()
@@ -125,9 +125,11 @@ def test_what_is_asked_for(network: Network, tmp_path: Path) -> None:
     assert len(wanted) == FLOWS
 
 
-def threads(agent: Agent) -> int:
-    """Of the agent: each watcher has one."""
-    return len(list(Path(f"/proc/{agent.process.pid}/task").iterdir()))
+def watchers(agent: Agent) -> int:
+    """Who is shown what comes, by the agent's own account."""
+    metrics = ask(RUN_DIRECTORY / f"{agent.process.pid}.sock", "/metrics").decode()
+    (count,) = re.findall(r"^flow_exporter_watchers (\d+)", metrics, re.MULTILINE)
+    return int(count)
 
 
 def test_a_watcher_that_ends(network: Network, tmp_path: Path) -> None:
@@ -136,11 +138,10 @@ def test_a_watcher_that_ends(network: Network, tmp_path: Path) -> None:
     with Agent(one.netns, tmp_path, "--interfaces", one.device, "--drain-interval", "0.1s",
                "--sink", "null") as agent:  # fmt: skip
         connect(one, other, ADDRESSES)
-        before = threads(agent)
         with following(agent, tmp_path / "live") as process:
-            wait_until(lambda: threads(agent) == before + 1, "it is served")
+            wait_until(lambda: watchers(agent) == 1, "it is served")
             process.kill()
-        wait_until(lambda: threads(agent) == before, "its thread has ended")
+        wait_until(lambda: watchers(agent) == 0, "it is forgotten")
         send(one, V4[1], 40_000)
         agent.wait_drained()
         assert agent.stop() == 0, agent.log

@@ -32,6 +32,7 @@ from tests.e2e.test_exact import ADDRESSES, V4, pair
 from tests.e2e.test_ledger import assert_nothing_left
 from tests.kernel.hooks import quiet_pair, send
 from tests.kernel.test_hooks import tunnel_device
+from tests.patience import LONGEST
 
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 
@@ -112,8 +113,8 @@ def start_on_terminal(
     return ours, process
 
 
-def read_until(terminal: int, wanted: bytes, patience: float = 20.0) -> bytes:
-    seen, end = b"", time.monotonic() + patience
+def read_until(terminal: int, wanted: bytes) -> bytes:
+    seen, end = b"", time.monotonic() + LONGEST
     while wanted not in seen:
         assert time.monotonic() < end, seen
         if select.select([terminal], [], [], 0.2)[0]:
@@ -317,7 +318,7 @@ def test_health(network: Network, tmp_path: Path) -> None:
         assert metrics["flow_exporter_ledger_closes"] == 1
         with Collector(one.netns, 19_997, tmp_path):
             wait_until(lambda: get(one.netns, "/readyz")[1].startswith("ok"), "it is well again")
-            assert "sink grpc delivers again" in agent.log
+            wait_until(partial(agent.says, "sink grpc delivers again"), "it says so")
             assert agent.stop() == 0, agent.log
 
 

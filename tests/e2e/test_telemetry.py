@@ -52,6 +52,28 @@ def test_own_metrics_arrive(network: Network, tmp_path: Path, protocol: str) -> 
     assert agent.log.count("metrics.otlp: ") == 1
 
 
+def test_once_more_at_the_end(network: Network, tmp_path: Path) -> None:
+    """What it says when it stops has everything, although its interval is far from over."""
+    one, other = pair(network)
+    with Otelcol(tmp_path, one.netns) as collector:
+        port = collector.listeners["plain"].port("grpc")
+        config = tmp_path / "config.yaml"
+        config.write_text(f"metrics: {{otlp: 'otlp+grpc://127.0.0.1:{port}', otlp_interval: 1h}}\n")
+        with Agent(
+            one.netns, tmp_path, "--config", str(config), "--interfaces", one.device
+        ) as agent:
+            connect(one, other, ADDRESSES)
+            traffic.run(one.netns, "icmp", "--host", V4[1], "--count", 5, "--size", 10)
+            counters = disconnect(one)
+            assert agent.stop() == 0, agent.log
+        assert len(collector.requests()) == 1
+        points = dict(last(collector))
+    packets = counters.rx_packets + counters.tx_packets
+    assert points["flow_exporter_seen_packets", ""] == packets
+    assert points["flow_exporter_sink_packets", "stdout delivered"] == packets
+    assert "Traceback" not in agent.log
+
+
 def last(collector: Otelcol) -> Iterator[tuple[tuple[str, str], int]]:
     """The value of each series in the last message: its name and labels' values."""
     (resource,) = collector.requests()[-1]["resourceMetrics"]

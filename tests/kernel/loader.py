@@ -18,6 +18,10 @@ LOADERS: tuple[Loader, ...] = ("libbpf", "bcc")
 #: A test that is run once by each loader, and must not tell them apart.
 both_loaders = pytest.mark.usefixtures("loader")
 
+#: Room for some thousand flows. The kernel takes and clears all of it, each time; the default has
+#: sixteen times as much.
+_MEMORY = 4 << 20
+
 _chosen: Loader = "auto"
 
 
@@ -35,7 +39,7 @@ def chosen() -> Loader:
 
 def config(**settings: Any) -> CaptureConfig:
     """What to capture, by the loader of the running test."""
-    return CaptureConfig(**{"loader": _chosen} | settings)
+    return CaptureConfig(**{"loader": _chosen, "flow_memory": _MEMORY} | settings)
 
 
 @functools.cache

@@ -220,10 +220,11 @@ def test_counts_are_exact_when_every_cpu_sees_the_flow(network: Network) -> None
 
 @pytest.mark.parametrize("clock", ["precise", "coarse"])
 def test_times_are_those_of_the_packets(network: Network, clock: str) -> None:
-    """Start is exact; the end is, too, or up to a tick early with the coarse clock."""
+    """Start is exact; the end is, too, or some ticks early with the coarse clock."""
     one, _ = quiet_pair(network)
     frame = bytes(ETHER / datagram())
-    tick_ns = 0 if clock == "precise" else 10_000_000
+    # A tick is late where the machine is busy. It is not as late as the first packet is old.
+    tick_ns = 0 if clock == "precise" else 40_000_000
     with watching(one, clock=clock) as fetcher:
         before = time.monotonic_ns()
         send(one, frame)

@@ -336,12 +336,15 @@ def test_perf_event_of_one_thread(objects: Path) -> None:
 def test_perf_event_on_all_cpus(objects: Path, how: dict[str, Any]) -> None:
     """The clock of every CPU runs the program, about a thousand times a second."""
     with counting(objects, "on_clock") as counter:
+        attached = time.monotonic()
         with attach(counter.program, PerfEvent(SOFTWARE, CPU_CLOCK, **how)):
-            end = time.monotonic() + 0.3
-            while time.monotonic() < end:
+            began = time.monotonic()
+            while time.monotonic() < began + 0.3:
                 pass
+        # Turning it on and off takes time, too, and a machine under load may take long over it.
+        took = time.monotonic() - attached
         hits = counter.hits()
-        assert 50 < hits <= 400 * len(online_cpus()) * 2
+        assert 50 < hits <= 1000 * (took + 0.1) * len(online_cpus()) * 2
         time.sleep(0.05)
         assert counter.hits() == hits
 

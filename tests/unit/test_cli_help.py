@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -26,6 +28,15 @@ def arguments(line: str) -> list[str]:
     """Of our program in a line for the shell: without pipes and redirections."""
     (ours,) = re.findall(rf"{PROGRAM} ((?:\\\n|[^|>)\n])+)", line)
     return shlex.split(ours.replace("\\\n", " "))
+
+
+def test_it_is_there_at_once() -> None:
+    """Help, mistakes and the completion of words need no library of numbers, models or brokers."""
+    heavy = {"asyncio", "confluent_kafka", "google", "grpc", "kafka", "numpy", "pydantic", "ssl"}
+    asked = "import sys, exporter.cli; exporter.cli.parser(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert "exporter.cli_lag" in done.stdout.split()
+    assert heavy & {*done.stdout.split()} == set()
 
 
 def test_every_command_has_examples() -> None:

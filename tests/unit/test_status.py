@@ -17,6 +17,7 @@ import pytest
 from exporter.errors import CaptureError, ControlError
 from exporter.status import Answer, StatusServer, as_json, ask, find_agent, is_own_name, text
 from tests.conftest import missing
+from tests.servers import free_port
 
 
 def broken() -> Answer:
@@ -38,15 +39,6 @@ def server() -> Iterator[StatusServer]:
     yield made
     made.close()
     made.close()
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError as err:
-            missing(f"{host} on the loopback interface: {err}")
-        return int(probe.getsockname()[1])
 
 
 def get(host: str, port: int, path: str) -> tuple[int, str, bytes]:
@@ -95,7 +87,10 @@ def test_it_can_be_read_only(server: StatusServer, method: str) -> None:
 
 def test_ipv6(server: StatusServer) -> None:
     """An address with colons is IPv6."""
-    port = free_port("::1")
+    try:
+        port = free_port(host="::1")
+    except OSError as err:
+        missing(f"::1 on the loopback interface: {err}")
     server.listen("::1", port)
     assert get("::1", port, "/healthz")[0] == 200
 

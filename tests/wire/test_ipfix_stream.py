@@ -185,7 +185,7 @@ def test_a_collector_that_does_not_read(tmp_path: Path) -> None:
         began = time.monotonic()
         with pytest.raises(SinkError, match="deadline") as caught:
             deliver(made, many(0, 100_000), timeout=0.5)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15
         assert caught.value.retryable
 
 
@@ -197,7 +197,7 @@ def test_closing_interrupts(tmp_path: Path) -> None:
             time.sleep(0.3)
             began = time.monotonic()
             made.stop(0)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 15
         assert list(made.queue.counts().dropped) == ["shutdown"]
 
 

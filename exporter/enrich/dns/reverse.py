@@ -213,7 +213,7 @@ class ReverseNames:
         with self._lock:
             slots = self.table.find(some)
             found, names = self.table.names(slots)
-            self._ask_for(some.octets[slots == 0])
+            self._ask_for(some.octets[slots == 0], some.window.end_ns)
         numbers[chosen] = found
         return numbers, names
 
@@ -227,11 +227,14 @@ class ReverseNames:
         table = self.table
         return State(problem, evictions=table.evictions, entries=len(table), events=events)
 
-    def _ask_for(self, octets: NDArray[np.uint8]) -> None:
-        """With the lock held. What is on its way already stays so."""
+    def _ask_for(self, octets: NDArray[np.uint8], end_ns: int) -> None:
+        """
+        With the lock held. What is on its way already stays so, and what came between the end of
+        the batch and now is no part of it, but need not be asked for again.
+        """
         self.counts.left_out += max(len(octets) - _UNSETTLED, 0)
         for address in map(bytes, octets[:_UNSETTLED]):
-            if address in self._unsettled:
+            if address in self._unsettled or self.table.until(address) > end_ns:
                 continue
             if len(self._unsettled) >= _UNSETTLED:
                 self.counts.left_out += 1

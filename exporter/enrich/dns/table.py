@@ -108,6 +108,10 @@ class NameTable:
         holds &= self._until.take(slots) >= window.start_ns
         return np.where(holds, slots, np.uint32(0))
 
+    def until(self, address: bytes) -> int:
+        """Until when the name of an address of 16 octets holds, Unix ns; 0 if there is none."""
+        return int(self._until[self._slots.get(address, 0)])
+
     def _find(self, addresses: Addresses) -> NDArray[np.uint32]:
         """Slots of addresses, 0 for none: hashes in order take a fifth of a dictionary's time."""
         if self._index is None:

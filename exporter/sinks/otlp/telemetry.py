@@ -59,38 +59,51 @@ class TelemetryExporter:
         self._started_ns = time.time_ns()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._envelope: Envelope | None = None
         self._mentioned = -_REMIND
 
     def start(self) -> None:
         """Begin. Raises ConfigError if a certificate or a secret cannot be read."""
         self._client.open()
-        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+        self._envelope = envelope = Envelope(resource(os.uname().nodename), SCOPE)
+        self._thread = threading.Thread(
+            target=self._run, args=(envelope,), name="telemetry", daemon=True
+        )
         self._thread.start()
 
-    def close(self) -> None:
-        """Send once more, and end. Again is fine."""
+    def pause(self) -> None:
+        """
+        Send at no more intervals: what the metrics are made of is about to be closed. Again is
+        fine.
+        """
         if self._thread is not None:
             self._stop.set()
             self._thread.join()
             self._thread = None
+
+    def close(self) -> None:
+        """Send once more, and end. Again, or without a start, nothing happens."""
+        if self._envelope is not None:
+            self.pause()
+            self._send(self._envelope)
+            self._envelope = None
             self._client.close()
 
-    def _run(self) -> None:
-        envelope = Envelope(resource(os.uname().nodename), SCOPE)
-        while True:
-            last = self._stop.wait(self._interval)
-            families = self._collector.collect()
-            payload = envelope.wrap(encode(families, self._started_ns, time.time_ns()))
-            try:
-                self._client.send(payload, self._timeout)
-            except (SinkError, ConfigError) as err:
-                if time.monotonic() - self._mentioned >= _REMIND:
-                    self._mentioned = time.monotonic()
-                    log.warning("metrics.otlp: %s", err)
-            else:
-                self._mentioned = -_REMIND
-            if last:
-                return
+    def _run(self, envelope: Envelope) -> None:
+        while not self._stop.wait(self._interval):
+            self._send(envelope)
+
+    def _send(self, envelope: Envelope) -> None:
+        families = self._collector.collect()
+        payload = envelope.wrap(encode(families, self._started_ns, time.time_ns()))
+        try:
+            self._client.send(payload, self._timeout)
+        except (SinkError, ConfigError) as err:
+            if time.monotonic() - self._mentioned >= _REMIND:
+                self._mentioned = time.monotonic()
+                log.warning("metrics.otlp: %s", err)
+        else:
+            self._mentioned = -_REMIND
 
 
 def encode(families: Iterable[Any], started_ns: int, now_ns: int) -> list[bytes]:

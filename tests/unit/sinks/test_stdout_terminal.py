@@ -19,6 +19,7 @@ from exporter.fanout.worker import SinkWorker
 from exporter.sinks.stdout.config import StdoutConfig
 from exporter.sinks.stdout.sink import LineSink, TableSink
 from exporter.testing import Row, make_batch
+from tests.patience import LONGEST
 
 Terminal = tuple[int, int]
 
@@ -35,10 +36,19 @@ def terminal() -> Iterator[Terminal]:
             continue
 
 
-def seen(screen: int, patience: float = 0.5) -> bytes:
+def seen(screen: int) -> bytes:
     """What has come to the screen, until nothing more comes."""
     text = b""
-    while select.select([screen], [], [], patience)[0]:
+    while select.select([screen], [], [], 0.5)[0]:
+        text += os.read(screen, 1 << 16)
+    return text
+
+
+def seen_until(screen: int, wanted: bytes, times: int = 1) -> bytes:
+    """What has come to the screen, until this is in it so many times."""
+    text = b""
+    while text.count(wanted) < times:
+        assert select.select([screen], [], [], LONGEST)[0], text[-1000:]
         text += os.read(screen, 1 << 16)
     return text
 
@@ -60,9 +70,9 @@ def test_a_table_is_drawn(terminal: Terminal) -> None:
     sink.open()
     (message,) = sink.encode(make_batch(Row()))
     sink.deliver(message, 10)
-    assert b"192.0.2.1:40000" in seen(screen)
+    seen_until(screen, b"192.0.2.1:40000")
     sink.close()
-    assert b"\x1b[?25h" in seen(screen)
+    seen_until(screen, b"\x1b[?25h")
 
 
 @pytest.mark.parametrize("how", ["stopped", "not read"])
@@ -99,7 +109,7 @@ def test_a_terminal_that_goes_on(terminal: Terminal) -> None:
     os.write(screen, b"\x11")
     (message,) = sink.encode(make_batch(Row(src_port=4444)))
     sink.deliver(message, 10)
-    text = seen(screen)
+    text = seen_until(screen, b"192.0.2.1:4444")
     assert [b"192.0.2.1:%d" % port in text for port in (1111, 2222, 3333, 4444)] == [
         *(True, False, False, True),
     ]
@@ -122,7 +132,7 @@ def test_lines_to_a_terminal_that_stops(terminal: Terminal) -> None:
         time.sleep(0.01)
     assert os.get_blocking(ours)
     parts: list[bytes] = []
-    reader = threading.Thread(target=lambda: parts.append(seen(screen, 2)))
+    reader = threading.Thread(target=lambda: parts.append(seen_until(screen, b"\n", 3000)))
     reader.start()
     worker.stop(30)
     reader.join(30)

@@ -220,6 +220,19 @@ def test_the_next_server() -> None:
         assert source.counts.sent == 3
 
 
+def test_an_answer_after_the_batch_is_an_answer() -> None:
+    """It names nothing in a batch that ended before it, and is not asked for again for that."""
+    with asking(lambda query: [pointer(query, "one.test.")]) as (source, (server,)):
+        names_of(source, "192.0.2.1")
+        wait_until(lambda: settled(source), "the answer")
+        assert names_of(source, "192.0.2.1", at=999) == [""]
+        assert settled(source)
+        assert names_of(source, "192.0.2.1") == ["one.test"]
+        # When it holds no more it is.
+        assert names_of(source, "192.0.2.1", at=1000 + 601) == [""]
+        wait_until(lambda: len(server.asked) == 2, "it is asked for again")
+
+
 def test_nobody_answers() -> None:
     """A problem in one line; the address has no name and is not asked for again at once."""
     with asking(lambda _: [], attempts=5, timeout=0.05) as (source, (server,)):
