@@ -77,7 +77,8 @@ class NameTable:
         """
         until = time_ns + self._lifetime.of(ttl)
         slot = self._slots.get(address, 0)
-        held = slot and self._until[slot] >= time_ns
+        # One that is known only from a later time on is of before the clock was set back.
+        held = slot and self._since[slot] <= time_ns <= self._until[slot]
         if held and self._names[slot] == name:
             # A resolver's cache hands out what is left of a TTL.
             self._until[slot] = max(until, int(self._until[slot]))

@@ -73,6 +73,15 @@ def test_again() -> None:
     assert names(table, 250, 251, 1) == ["a.test"]
 
 
+def test_the_clock_was_set_back() -> None:
+    """What is answered again counts from then on, not when its time comes once more."""
+    table = NameTable(16, PLAIN)
+    table.learn(address(1), "a.test", 100, 3600 * SECOND)
+    table.learn(address(1), "a.test", 100, 10 * SECOND)
+    assert names(table, 10, 11, 1) == names(table, 109, 110, 1) == ["a.test"]
+    assert names(table, 111, 112, 1) == names(table, 3650, 3651, 1) == [""]
+
+
 def test_what_holds_no_more_makes_room() -> None:
     """First, and it is no eviction."""
     table = NameTable(16, PLAIN)
