@@ -52,10 +52,11 @@ class _Commands(argparse.RawDescriptionHelpFormatter):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code."""
-    # At its end Python looks for cycles in all that is left, which is the system's to free: a tenth
-    # of a second of an agent's, in which its successor waits for it.
-    atexit.register(gc.freeze)
+    """Run one command, the process's own if none is given. Returns the exit code."""
+    if arguments is None:
+        # The process is ours. At its end Python looks for cycles in all that is left, which is the
+        # system's to free: a tenth of a second of an agent's, in which its successor waits for it.
+        atexit.register(gc.freeze)
     parsed = parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = parsed.command
     try:
