@@ -81,9 +81,7 @@ CASES: dict[str, Values] = {
         },
     },
     "podmonitor": {
-        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"},
-                       "relabelings": [{"action": "labeldrop", "regex": "pod"}],
-                       "metricRelabelings": [{"action": "keep", "regex": ".+"}]},
+        "podMonitor": {"enabled": True},
         "metrics": {"service": {"enabled": False}},
         "pin": {"enabled": False},
         "runAsNonRoot": True,
