@@ -85,10 +85,7 @@ CASES: dict[str, Values] = {
         },
     },
     "podmonitor": {
-        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"},
-                       "tlsConfig": {"insecureSkipVerify": True},
-                       "relabelings": [{"action": "labeldrop", "regex": "pod"}],
-                       "metricRelabelings": [{"action": "keep", "regex": ".+"}]},
+        "podMonitor": {"enabled": True, "tlsConfig": {"insecureSkipVerify": True}},
         "metrics": {"service": {"enabled": False}, "tls": {"secretName": "flows-metrics"}},
         "pin": {"enabled": False},
         "runAsNonRoot": True,

@@ -66,7 +66,10 @@ def marked(number: int, path: str, schema: Mapping[str, Any]) -> Any:
         return {mark: "1"}
     if kind == "array":
         return [{"name": mark}] if path in _OBJECTS else [mark]
-    return 20_000 + number if kind == "integer" else mark
+    if kind == "integer":
+        # Nothing else is so large, and where that is too large, so odd.
+        return min(20_000 + number, schema.get("maximum", 1 << 31) - 123)
+    return mark
 
 
 @cache

@@ -214,6 +214,9 @@ class Checker:
         sure = self.world.truth.expect(address, start, end, self.lag, self.lag)
         assert kind or listing or sure.unknown, self.story(address, end, said)
         self.verdicts[kind or "unknown"] += 1
+        for what in ("Pod", "Service"):
+            named = said.get(f"k8s.{what.lower()}.name", "")
+            assert named == (name if kind == what else ""), said
         if kind:
             things = [one for one in (*verdict.right, *verdict.left) if one.name == name]
             assert said["k8s.owner.kind"], said

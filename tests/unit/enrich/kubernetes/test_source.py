@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+from msgspec.structs import replace as replaced
+
 from exporter.batch.batch import Window
 from exporter.batch.record import records
 from exporter.enrich.base import State
@@ -84,6 +86,46 @@ def test_values_follow_what_they_are_made_of() -> None:
     node = Entity("Node", "n", "", "node-1", (pack_address("172.20.0.1"),), "node-1", zone="z")
     made.index.put(node, moment)
     assert [one.get("zone") for one in said(made, ("10.0.0.1", now, now))] == ["z"]
+
+
+def test_all_that_is_said() -> None:
+    """Of a pod, a service and a node; each has what it is, and nothing of what others are."""
+    now = time.time_ns()
+    made = KubernetesSource(
+        KubernetesConfig(labels=("app", "example.com/tier"), annotations=("team.example/name",)),
+        lambda _config, _index: [],
+    )
+    made.open()
+    old = Moment(now - 60 * SECOND, 0)
+    extra = ("web", "", "shops")
+    owner = ("Deployment", "web")
+    for one in (
+        replaced(pod("web-1", "10.0.0.1", 0), host="172.20.0.1", owner=owner, extra=extra),
+        Entity("Service", "s", "shop", "web", (pack_address("10.96.0.1"),), extra=("web", "x", "")),
+        Entity("Node", "n", "", "node-1", (pack_address("172.20.0.1"),), node="node-1",
+               host="172.20.0.1", zone="zone-a", extra=("", "", "")),
+    ):  # fmt: skip
+        made.index.put(one, old)
+    of_pod, of_service, of_node, of_nobody = said(
+        made, *((to, now, now) for to in ("10.0.0.1", "10.96.0.1", "172.20.0.1", "192.0.2.9"))
+    )
+    assert of_pod == {
+        "kind": "Pod", "name": "web-1", "namespace.name": "shop", "owner.kind": "Deployment",
+        "owner.name": "web", "node.name": "node-1", "node.ip": "172.20.0.1", "zone": "zone-a",
+        "pod.name": "web-1", "pod.uid": "uid-web-1", "label.app": "web",
+        "annotation.team_example_name": "shops",
+    }  # fmt: skip
+    assert of_service == {
+        "kind": "Service", "name": "web", "namespace.name": "shop", "owner.kind": "Service",
+        "owner.name": "web", "service.name": "web", "label.app": "web",
+        "label.example_com_tier": "x",
+    }  # fmt: skip
+    assert of_node == {
+        "kind": "Node", "name": "node-1", "owner.kind": "Node", "owner.name": "node-1",
+        "node.name": "node-1", "node.ip": "172.20.0.1", "zone": "zone-a",
+    }  # fmt: skip
+    assert of_nobody == {}
+    assert (made.state().hits, made.state().misses) == (3, 2)
 
 
 def test_old_answers_are_used_for_a_while_only() -> None:
