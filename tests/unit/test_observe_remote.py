@@ -22,6 +22,7 @@ from hypothesis import given
 
 from exporter._pb import observe_pb2 as pb
 from exporter.batch.batch import FlowBatch, Observer
+from exporter.cli import main
 from exporter.config import ObserveConfig
 from exporter.credentials import ServerTlsConfig
 from exporter.errors import CaptureError, ConfigError, ControlError, ExporterError
@@ -456,6 +457,25 @@ def test_sums() -> None:
             assert [line for line in lines if line != b"\n"] == []
     with pytest.raises(ControlError, match="connection refused"), summed(agent.server, asked):
         pass
+
+
+def test_top_of_an_agent_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command with --server: sums of that agent. It shows one: two are a wrong command."""
+    with serving() as agent:
+
+        def publish() -> None:
+            wait_until(lambda: agent.tap.watchers, "it is served")
+            agent.tap.publish(make_batch(Row(), Row(ip_protocol=1)))
+
+        drain = threading.Thread(target=publish)
+        drain.start()
+        where = f"--server=127.0.0.1:{agent.port}"
+        assert main(["top", where, "--by", "ports", "--rounds", "1"]) == 0
+        drain.join()
+        shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()[3:]]
+        assert sorted(shown) == ["icmp", "tcp/443"]
+        assert main(["top", where, where, "--rounds", "1"]) == 2
+        assert "top shows one agent: give one --server" in capsys.readouterr().err
 
 
 def test_a_port_in_use() -> None:

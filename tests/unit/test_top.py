@@ -262,6 +262,10 @@ def test_keys() -> None:
     assert (look.containing, look.typing) == ("q", True)
     press(look, found, "\r")
     assert (look.containing, look.typing) == ("q", False)
+    press(look, found, "/")
+    for key in ("z", "\x1b"):
+        press(look, found, key)
+    assert (look.containing, look.typing) == ("", False)
     press(look, found, "s")
     assert look.order == "packets"
     press(look, found, " ")

@@ -55,6 +55,8 @@ def test_derived() -> None:
         Row(octet_count_l2=500, packet_count=100, ip_protocol=17, dst_port=53),
         Row(octet_count_l2=5000, packet_count=1000),
     )
+    numbers = [what.otel for what in enricher.attributes if what.number]
+    assert numbers == ["labels.mean"]
     same = {"labels.team": "a", "labels.mean": 5}
     tcp, udp = {"labels.tag": "a-tcp", "labels.web": "true"}, {
         "labels.tag": "a-udp", "labels.web": "false",
