@@ -23,7 +23,7 @@ from tests.kernel.hooks import quiet_pair, send, take, watching
 from tests.kernel.test_take_over import life
 
 #: The other hook differs in what is attached, which is counted exactly after any number of lives.
-LIVES: dict[Hook, int] = {"tcx": 65, "tc": 35}
+LIVES: dict[Hook, int] = {"tcx": 100, "tc": 35}
 #: What libraries grow in the first lives (caches, the allocator's pools) is no leak.
 WARM = 20
 #: A leak of one page in each life would be less; a map or a log buffer is more.
