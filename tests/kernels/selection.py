@@ -36,6 +36,7 @@ CAPABILITIES: dict[str, tuple[str, ...]] = {
         "tests/kernel/test_migration.py::*",
         "tests/kernel/test_take_over.py::test_nothing_was_read",
         "tests/kernel/test_take_over.py::test_killed_within_a_drain",
+        "tests/kernel/test_take_over.py::test_killed_within_a_drain_that_is_kept",
         "tests/kernel/test_replace.py::test_no_packet_is_unseen",
         "tests/e2e/test_upgrade.py::test_killed_between_drains_under_traffic",
     ),
