@@ -34,6 +34,7 @@ from exporter.capture.loader import OBJECT_PATH, KernelProgram
 from exporter.capture.owners import OwnerReader
 from exporter.capture.places import NamespaceNumbers, Spot
 from exporter.capture.reader import (
+    FLOW_MAPS,
     FlowReader,
     counters_of,
     flows_of,
@@ -55,7 +56,6 @@ from exporter.ledger import Kept, KernelCounts, Tally
 
 log = logging.getLogger(__name__)
 
-_FLOW_MAPS = ("flow_stats_a", "flow_stats_b")
 _SLOT = (0).to_bytes(4, "little")
 _DIRECTIONS = (FlowDirection.FLOW_INGRESS, FlowDirection.FLOW_EGRESS)
 
@@ -193,7 +193,7 @@ class FlowFetcher:
         if self._dns.ports:
             self._dns_ring = RingBuffer(self._map("dns_ring"))
         self._pressures = (
-            Pressure(self._map(_FLOW_MAPS[0]).spec, name="flow_stats"),
+            Pressure(self._map(FLOW_MAPS[0]).spec, name="flow_stats"),
             Pressure(self._map("flow_ring").spec),
         )
         self._reader = FlowReader(self.capacity)
@@ -320,7 +320,7 @@ class FlowFetcher:
         assert self._reader is not None, "open() comes first"
         if self._retired is not None and self._retired.released:
             # The release failed somewhere between: what is left was read before.
-            self._reader.empty(self._map(_FLOW_MAPS[self._retired.index]), 0, offset_ns)
+            self._reader.empty(self._map(FLOW_MAPS[self._retired.index]), 0, offset_ns)
             self._retired = None
         if self._retired is not None:
             return self._copy(self._retired, offset_ns)
@@ -369,7 +369,7 @@ class FlowFetcher:
         if self._retired is not None:
             self._retired.released = True
             for keys in self._retired.keys:
-                self._map(_FLOW_MAPS[self._retired.index]).delete_batch(keys)
+                self._map(FLOW_MAPS[self._retired.index]).delete_batch(keys)
             self._retired = None
 
     def read_dns(self, offset_ns: int = 0) -> DnsPackets:
@@ -412,7 +412,7 @@ class FlowFetcher:
 
     def active_map(self) -> Map:
         """The flow map that packets are counted in now. Stays the fetcher's."""
-        return self._map(_FLOW_MAPS[self._active])
+        return self._map(FLOW_MAPS[self._active])
 
     def close(self) -> None:
         """
@@ -440,10 +440,10 @@ class FlowFetcher:
         Returns:
             The retired map, quiet from now on, and about how many flows it has.
         """
-        retired, self._active = self._map(_FLOW_MAPS[self._active]), self._active ^ 1
+        retired, self._active = self._map(FLOW_MAPS[self._active]), self._active ^ 1
         created = self._flows_created()
         expected, self._created_at_swap = created - self._created_at_swap, created
-        fd = self._map(_FLOW_MAPS[self._active]).fd
+        fd = self._map(FLOW_MAPS[self._active]).fd
         self._map("flow_active").update(_SLOT, fd.to_bytes(4, "little"))
         # Flows that begin between the two reads are in the retired map, too.
         late = self._flows_created() - created
@@ -455,7 +455,7 @@ class FlowFetcher:
         if self.store is not None:
             self.store.read_with(offset_ns)
         retired.keys.clear()
-        table = self._map(_FLOW_MAPS[retired.index])
+        table = self._map(FLOW_MAPS[retired.index])
         return self._reader.copy(table, retired.expected, offset_ns, retired.keys)
 
     def _measured(self) -> tuple[Pressure, ...]:
@@ -532,7 +532,7 @@ class FlowFetcher:
             shared = {name: m for name, m in share.items() if not name.startswith(".")}
             return self._kernel_program.load(settings=settings, share={**shared, **kept})
         rings = {"flow_ring": config.ring_size, "dns_ring": self._dns.ring_size}
-        sizes = dict.fromkeys(_FLOW_MAPS, self.capacity) | rings
+        sizes = dict.fromkeys(FLOW_MAPS, self.capacity) | rings
         if self.owners is not None:
             sizes["flow_owner"] = self.capacity
         return self._kernel_program.load(settings=settings, max_entries=sizes, share=kept)

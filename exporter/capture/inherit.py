@@ -18,14 +18,13 @@ import logging
 
 from exporter.batch.batch import FlowBatch, concatenate
 from exporter.batch.build import accumulate
-from exporter.capture.reader import FlowReader, flows_of, kernel_counts
+from exporter.capture.reader import FLOW_MAPS, FlowReader, flows_of, kernel_counts
 from exporter.capture.store import PinnedSet, PinStore
 from exporter.ebpf.ringbuf import RingBuffer
 from exporter.ledger import Kept, KernelCounts, Tally
 
 log = logging.getLogger(__name__)
 
-_FLOW_MAPS = ("flow_stats_a", "flow_stats_b")
 _SLOT = bytes(4)
 
 
@@ -72,16 +71,16 @@ def _read(earlier: PinnedSet, kept: Kept, offset_ns: int) -> list[FlowBatch]:
     """What its agent had retired and not settled, and what was counted since."""
     active = _wait_until_quiet(earlier)
     retired = 1 - active
-    reader = FlowReader(earlier.maps[_FLOW_MAPS[0]].spec.max_entries, earlier.layout)
+    reader = FlowReader(earlier.maps[FLOW_MAPS[0]].spec.max_entries, earlier.layout)
     found = []
     # If the agent was emptying it, all of it was settled before.
     if kept.slot != retired + 1:
         offset = earlier.offset_ns("retired", offset_ns)
-        found.append(reader.copy(earlier.maps[_FLOW_MAPS[retired]], 0, offset))
+        found.append(reader.copy(earlier.maps[FLOW_MAPS[retired]], 0, offset))
     with RingBuffer(earlier.maps["flow_ring"], earlier.layout.record) as ring:
         records, _ = ring.peek(after=kept.ring)
     offset = earlier.offset_ns("active", offset_ns)
-    counted = reader.copy(earlier.maps[_FLOW_MAPS[active]], 0, offset)
+    counted = reader.copy(earlier.maps[FLOW_MAPS[active]], 0, offset)
     found.append(concatenate([counted, flows_of(records, offset)]))
     # Keys of another layout may say more than ours.
     return [accumulate(batch) if len(batch) else batch for batch in found]
@@ -99,7 +98,7 @@ def _wait_until_quiet(earlier: PinnedSet) -> int:
     """
     chosen = earlier.maps["flow_active"]
     number = int.from_bytes(chosen.lookup(_SLOT), "little")
-    ids = [earlier.maps[name].info().id for name in _FLOW_MAPS]
+    ids = [earlier.maps[name].info().id for name in FLOW_MAPS]
     active = ids.index(number)
-    chosen.update(_SLOT, earlier.maps[_FLOW_MAPS[active]].fd.to_bytes(4, "little"))
+    chosen.update(_SLOT, earlier.maps[FLOW_MAPS[active]].fd.to_bytes(4, "little"))
     return active

@@ -16,6 +16,8 @@ from exporter.ebpf.cpus import possible_cpus
 from exporter.ebpf.maps import BatchCursor, Map
 from exporter.ledger import KernelCounts, Tally
 
+#: The two that the program writes to in turns, in the order of ``Kept.slot``.
+FLOW_MAPS = ("flow_stats_a", "flow_stats_b")
 #: Octets of the buffer that a batch of per-CPU values is copied into. More rows a call gain
 #: nothing.
 _BATCH_OCTETS = 1 << 20

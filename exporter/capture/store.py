@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from exporter.capture.layouts import OCTETS, OURS, Layout
 from exporter.capture.places import NAMESPACE, POINT, NamespaceNumbers, Places
-from exporter.capture.reader import kernel_counts
+from exporter.capture.reader import FLOW_MAPS, kernel_counts
 from exporter.ebpf import pinning
 from exporter.ebpf.errors import BpfError, PinIncompatible, PinMissing
 from exporter.ebpf.maps import Map, MapSpec
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 #: What ``pin: auto`` is called in the BPF file system.
 NAME = "flow-exporter"
 #: Maps of a set, by the names that the program gives them.
-SET_MAPS = ("flow_stats_a", "flow_stats_b", "flow_active", "flow_ring", "counters")
+SET_MAPS = (*FLOW_MAPS, "flow_active", "flow_ring", "counters")
 _FRAGMENTS = "fragments"
 _FIRST = bytes(4)
 _NO_PREALLOC = 1
@@ -158,8 +158,7 @@ class PinnedSet:
             raise UnknownLayout(str(err)) from err
         stats = (self.layout.key.itemsize, self.layout.stats.itemsize)
         for name, sizes in {
-            "flow_stats_a": stats,
-            "flow_stats_b": stats,
+            **dict.fromkeys(FLOW_MAPS, stats),
             "counters": (4, self.layout.counters.itemsize),
         }.items():
             spec = self.maps[name].spec
