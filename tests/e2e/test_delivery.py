@@ -78,6 +78,15 @@ def sending(end: End, count: int) -> subprocess.Popen[str]:
                          "--size", 64, "--first_port", 9)  # fmt: skip
 
 
+def life(end: End, directory: Path, pins: Path, interval: str, sink: str) -> Agent:
+    """An agent that another one may follow: its output in a directory of its own."""
+    directory.mkdir()
+    return Agent(
+        end.netns, directory, "--interfaces", end.device, "--drain-interval", interval,
+        "--pin", str(pins / "agent"), "--sink", sink,
+    )  # fmt: skip
+
+
 def test_both_ends_are_killed_under_traffic(network: Network, tmp_path: Path) -> None:
     """
     The collector and the agent are killed with -9, in turns and together, while packets pass: what
@@ -87,16 +96,9 @@ def test_both_ends_are_killed_under_traffic(network: Network, tmp_path: Path) ->
     one, other = pair(network)
     kills = 0
     with bpffs(tmp_path) as pins, Collector(one.netns, PORT, tmp_path) as collector:
-
-        def agent(life: str) -> Agent:
-            (tmp_path / life).mkdir()
-            return Agent(
-                one.netns, tmp_path / life, "--interfaces", one.device, "--drain-interval",
-                "0.3s", "--pin", str(pins / "agent"), "--sink",
-                f"grpc://{collector.target}?queue.rows=2000&spool.directory={tmp_path / 'spool'}",
-            )  # fmt: skip
-
-        first = agent("first").__enter__()
+        sink = f"grpc://{collector.target}?queue.rows=2000&spool.directory={tmp_path / 'spool'}"
+        agent = partial(life, one, pins=pins, interval="0.3s", sink=sink)
+        first = agent(tmp_path / "first").__enter__()
         try:
             connect(one, other, ADDRESSES)
             sender = sending(one, 600_000)
@@ -107,7 +109,7 @@ def test_both_ends_are_killed_under_traffic(network: Network, tmp_path: Path) ->
             first.process.kill()
             first.process.wait()
         kills += 2
-        with agent("second") as second:
+        with agent(tmp_path / "second") as second:
             left = sink_of(second)["recovered"]["flows"]
             assert left > 3000
             collector.start()
@@ -117,7 +119,7 @@ def test_both_ends_are_killed_under_traffic(network: Network, tmp_path: Path) ->
             second.process.wait()
             kills += 2
         collector.start()
-        with agent("third") as third:
+        with agent(tmp_path / "third") as third:
             traffic.finish(sender)
             counters = disconnect(one)
             ledger = wait_delivered(third)
@@ -140,17 +142,10 @@ def test_the_agent_is_killed_at_any_moment(network: Network, tmp_path: Path) -> 
     one, other = pair(network)
     kills = 6
     with bpffs(tmp_path) as pins, Collector(one.netns, PORT, tmp_path) as collector:
-
-        def agent(life: str) -> Agent:
-            (tmp_path / life).mkdir()
-            return Agent(
-                one.netns, tmp_path / life, "--interfaces", one.device, "--drain-interval", "20ms",
-                "--pin", str(pins / "agent"), "--sink",
-                f"grpc://{collector.target}?spool.directory={tmp_path / 'spool'}",
-            )  # fmt: skip
-
+        sink = f"grpc://{collector.target}?spool.directory={tmp_path / 'spool'}"
+        agent = partial(life, one, pins=pins, interval="20ms", sink=sink)
         for number in range(kills):
-            with agent(str(number)) as running:
+            with agent(tmp_path / str(number)) as running:
                 if not number:
                     connect(one, other, ADDRESSES)
                     sender = sending(one, 2_000_000)
@@ -159,7 +154,7 @@ def test_the_agent_is_killed_at_any_moment(network: Network, tmp_path: Path) -> 
                 running.process.wait()
         sender.terminate()
         sender.communicate()
-        with agent("last") as last:
+        with agent(tmp_path / "last") as last:
             counters = disconnect(one)
             ledger = wait_delivered(last)
             assert last.stop() == 0, last.log

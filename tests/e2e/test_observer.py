@@ -37,6 +37,12 @@ def host() -> Iterator[Netns]:
         network.close()
 
 
+def found(host: Netns, **config: str) -> str:
+    """The address that an agent on the host reports."""
+    with host.entered():
+        return find_observer(AgentConfig.model_validate(config)).address
+
+
 @pytest.mark.parametrize(
     ("interface", "family", "expected"),
     [
@@ -52,36 +58,28 @@ def host() -> Iterator[Netns]:
 )
 def test_rules(host: Netns, interface: str, family: str, expected: str) -> None:
     """What leaves for the outside, or what a named interface has; of the wanted family."""
-    config = AgentConfig.model_validate({"interface": interface, "family": family})
-    with host.entered():
-        assert find_observer(config).address == expected
+    assert found(host, interface=interface, family=family) == expected
 
 
 @pytest.mark.parametrize(("family", "expected"), [("any", "10.9.0.7"), ("ipv6", "fd00:9::1")])
 def test_local(host: Netns, family: str, expected: str) -> None:
     """The first global address that is no loopback address, whatever the routes are."""
-    config = AgentConfig.model_validate({"interface": "local", "family": family})
-    with host.entered():
-        assert find_observer(config).address == expected
+    assert found(host, interface="local", family=family) == expected
 
 
 def test_an_address_of_the_host_itself(host: Netns) -> None:
     """As routers have it: on loopback, but no loopback address, and so before all others."""
     host.ip("address", "add", "203.0.113.1/32", "dev", "lo")
     try:
-        with host.entered():
-            found = find_observer(AgentConfig(interface="local")).address
+        assert found(host, interface="local") == "203.0.113.1"
     finally:
         host.ip("address", "del", "203.0.113.1/32", "dev", "lo")
-    assert found == "203.0.113.1"
 
 
 def test_a_host_without_routes(host: Netns) -> None:
     """There is no outside: what it has."""
     host.ip("route", "del", "default")
     try:
-        with host.entered():
-            found = find_observer(AgentConfig(family="ipv4")).address
+        assert found(host, family="ipv4") == "10.9.0.7"
     finally:
         host.ip("route", "add", "default", "via", "192.0.2.254")
-    assert found == "10.9.0.7"

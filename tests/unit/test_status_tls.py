@@ -53,16 +53,6 @@ class Served:
             return shown_by(secured)
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "ours")
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "stranger")
-
-
 @pytest.fixture
 def served(
     request: pytest.FixtureRequest, authority: Authority, tmp_path: Path

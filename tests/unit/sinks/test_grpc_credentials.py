@@ -85,16 +85,6 @@ def client(server: Server, **options: Any) -> Iterator[GrpcClient]:
         made.close()
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "ours")
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "stranger")
-
-
 def test_who_is_trusted(authority: Authority) -> None:
     """A certificate of our authority with the right name: the message arrives."""
     with (
