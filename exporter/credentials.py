@@ -12,14 +12,17 @@ import contextlib
 import logging
 import ssl
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from exporter.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: What a file was when it was read: (device, inode, size, modification time in ns).
 Stamp = tuple[int, int, int, int]
@@ -173,41 +176,66 @@ class Watched:
         return {path: stamp(path) for path in self._paths}
 
 
-class ServedTls:
+class Rotated(Generic[T]):
     """
-    The context for the next connection to what is served: another one when the files have changed.
+    What is served is made of files of certificates, and made again when they have changed.
 
-    Thread-safe. Files that cannot be used are reported, and the old context stays.
+    Thread-safe. Files that cannot be used are reported, and what was made before stays.
 
     Args:
         config: The files.
         who: Serves, for the log.
+        make: Makes it of the files as they are; raises ConfigError if they cannot be used.
 
     Raises:
         ConfigError: If they cannot be used now.
     """
 
-    def __init__(self, config: ServerTlsConfig, who: str) -> None:
-        self._config = config
+    def __init__(self, config: ServerTlsConfig, who: str, make: Callable[[], T]) -> None:
         self._who = who
+        self._make = make
         self._lock = threading.Lock()
         # Before they are read: what changes meanwhile is told.
         self._watched = Watched(config.files())
-        self._context = config.context()
+        self._made = make()
 
-    def context(self) -> ssl.SSLContext:
-        """Of the files as they are; a stat call for each."""
+    def now(self) -> T:
+        """For the next connection; a stat call for each file."""
         with self._lock:
-            if self._watched.changed():
-                try:
-                    self._context = self._config.context()
-                except ConfigError as err:
-                    # Whoever replaces them may not be done.
-                    self._watched.forget()
-                    log.warning("%s: the old certificate stays: %s", self._who, err)
-                else:
-                    log.info("%s: certificates read again", self._who)
-            return self._context
+            self._make_again()
+            return self._made
+
+    def changed(self) -> T | None:
+        """As :meth:`now`, but ``None`` if it is what it was the last time."""
+        with self._lock:
+            return self._made if self._make_again() else None
+
+    def _make_again(self) -> bool:
+        if not self._watched.changed():
+            return False
+        try:
+            self._made = self._make()
+        except ConfigError as err:
+            # Whoever replaces them may not be done.
+            self._watched.forget()
+            log.warning("%s: the old certificate stays: %s", self._who, err)
+            return False
+        log.info("%s: certificates read again", self._who)
+        return True
+
+
+def contexts(config: ServerTlsConfig | None, who: str) -> Callable[[], ssl.SSLContext] | None:
+    """
+    What gives the context for the next connection; ``None`` for plain text.
+
+    Args:
+        config: The files, if there is to be TLS.
+        who: Serves, for the log.
+
+    Raises:
+        ConfigError: If they cannot be used now.
+    """
+    return None if config is None else Rotated(config, who, config.context).now
 
 
 def stamp(path: Path) -> Stamp | None:

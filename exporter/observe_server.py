@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from exporter._pb import observe_pb2 as pb
 from exporter.config import ObserveConfig
-from exporter.credentials import ServerTlsConfig, Watched
+from exporter.credentials import Rotated, ServerTlsConfig
 from exporter.errors import CaptureError, ConfigError
 from exporter.fanout.tap import Tap
 from exporter.observe import observed
@@ -167,25 +167,11 @@ def _credentials(tls: ServerTlsConfig) -> Any:
     """
     import grpc
 
-    watched = Watched(tls.files())
-
     def read() -> Any:
         certificate, key, authorities = tls.read()
         return grpc.ssl_server_certificate_configuration([(key, certificate)], authorities)
 
-    def read_again() -> Any:
-        if not watched.changed():
-            return None
-        try:
-            found = read()
-        except ConfigError as err:
-            # Whoever replaces them may not be done.
-            watched.forget()
-            log.warning("observe: the old certificate stays: %s", err)
-            return None
-        log.info("observe: certificates read again")
-        return found
-
+    rotated = Rotated(tls, "observe", read)
     return grpc.dynamic_ssl_server_credentials(
-        read(), read_again, require_client_authentication=tls.client_ca is not None
+        rotated.now(), rotated.changed, require_client_authentication=tls.client_ca is not None
     )

@@ -25,7 +25,7 @@ from exporter import __version__
 from exporter.batch.batch import FlowEndReason
 from exporter.batch.clock import Steps
 from exporter.config import Config, hidden
-from exporter.credentials import ServedTls, Watched
+from exporter.credentials import Watched, contexts
 from exporter.errors import ExporterError, SinkError
 from exporter.observe import Wanted, observed
 from exporter.pipeline import Pipeline
@@ -229,8 +229,7 @@ class Service:
         metrics, control = self._servers
         wanted = self._config.metrics
         if wanted.address:
-            tls = ServedTls(wanted.tls, "metrics").context if wanted.tls is not None else None
-            metrics.listen(*wanted.host_port(), tls)
+            metrics.listen(*wanted.host_port(), contexts(wanted.tls, "metrics"))
         if self._observe_server is not None:
             self._observe_server.listen()
         try:

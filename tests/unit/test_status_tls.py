@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.credentials import ServedTls, ServerTlsConfig
+from exporter.credentials import ServerTlsConfig, contexts
 from exporter.status import StatusServer, text
 from tests.certificates import Authority, Pair, shown_by
 from tests.servers import free_port
@@ -67,7 +67,7 @@ def served(
     routes = dict.fromkeys(("/healthz", "/page"), lambda: text(200, "ok\n"))
     server = StatusServer(routes, for_people={"/page"})
     port = free_port()
-    server.listen("127.0.0.1", port, ServedTls(config, "metrics").context)
+    server.listen("127.0.0.1", port, contexts(config, "metrics"))
     yield Served(port, config)
     server.close()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from exporter.batch.attributes import Attribute
 from exporter.batch.batch import FlowBatch
-from exporter.credentials import ServedTls, ServerTlsConfig
+from exporter.credentials import ServerTlsConfig, contexts
 from exporter.quantities import split_host_port
 from exporter.sinks.encodings.series import Series
 from exporter.sinks.prometheus.config import PrometheusConfig
@@ -75,8 +75,7 @@ class OwnAddress:
             CaptureError: If the address cannot be had.
             ConfigError: If a certificate cannot be used.
         """
-        served = ServedTls(tls, f"sink {self._name}").context if tls is not None else None
-        self._server.listen(*split_host_port(address), served)
+        self._server.listen(*split_host_port(address), contexts(tls, f"sink {self._name}"))
 
     def close(self) -> None:
         """Again is fine."""
